@@ -1,1 +1,486 @@
-//! placeholder
+//! What follows from an input, and what follows from a state: the rules of a run, and all of them.
+
+use crate::action::{AttemptEnd, ExitCause};
+use crate::event::{AttemptStop, EventKind, SkipReason, StopReason};
+use crate::graph::{Backoff, OnFailure};
+use crate::lock::{Holder, LockTable};
+use crate::state::{Deadline, Phase, RunState, StepStatus};
+use crate::{Epoch, Event, Invocation, Millis, RunStatus, StepIndex, Time};
+
+/// After this many lost attempts in a row a step fails: something about it ends the process that drives it.
+pub const LOST_IN_A_ROW_LIMIT: u32 = 3;
+
+/// Something that happened outside.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Input {
+    /// A new owner took the run over after its old one died.
+    Resume {
+        /// The new owner's epoch.
+        epoch: Epoch,
+    },
+    /// The owner is about to let go of the run; its children were ended.
+    Abandon,
+    /// An attempt ended.
+    AttemptEnded {
+        /// The step.
+        step: StepIndex,
+        /// The attempt.
+        attempt: u32,
+        /// How it ended.
+        end: Box<AttemptEnd>,
+    },
+    /// Somebody wants the run to end.
+    Cancel {
+        /// Who.
+        by: String,
+        /// Whether what runs is ended without asking first.
+        hurry: bool,
+    },
+}
+
+/// Why an input changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The attempt is not the one in flight: a late answer.
+    #[error("attempt {attempt} of step `{step}` is not in flight; its late answer is refused")]
+    Stale {
+        /// The step's id.
+        step: String,
+        /// The attempt that the answer is of.
+        attempt: u32,
+    },
+    /// The run is over.
+    #[error("run {run} has {status}; it does not reopen")]
+    Completed {
+        /// The run.
+        run: crate::RunId,
+        /// How it ended.
+        status: &'static str,
+    },
+}
+
+/// Computes values from a plan's expressions, purely.
+pub trait Evaluate {
+    /// Whether the step's condition holds. The error shows the expression and the values that it met.
+    fn condition(&self, state: &RunState, step: StepIndex) -> Result<bool, String>;
+
+    /// What the step does, where that depends on expressions; `None`: the plan alone says it.
+    fn invocation(&self, state: &RunState, step: StepIndex) -> Result<Option<Box<Invocation>>, String>;
+}
+
+/// What an input causes at once. What follows from that is for [`RunState::next`].
+pub fn decide(state: &RunState, input: Input, now: Time, events: &mut Vec<EventKind>) -> Result<(), Refusal> {
+    if let Phase::Completed(status) = state.phase {
+        return Err(Refusal::Completed { run: state.run, status: status.word() });
+    }
+    match input {
+        Input::Resume { epoch } => {
+            events.push(EventKind::RunResumed { epoch });
+            lose_attempts(state, now, events);
+        }
+        Input::Abandon => lose_attempts(state, now, events),
+        Input::AttemptEnded { step, attempt, end } => match state.running.get(&step) {
+            Some(running) if running.attempt == attempt => end_attempt(state, step, attempt, end, now, events),
+            _ => return Err(Refusal::Stale { step: state.graph.id(step).to_owned(), attempt }),
+        },
+        Input::Cancel { by, hurry } => {
+            events.push(EventKind::RunStopping { reason: StopReason::Cancel { by }, until: now, hurry });
+        }
+    }
+    Ok(())
+}
+
+fn lose_attempts(state: &RunState, now: Time, events: &mut Vec<EventKind>) {
+    let stopping = !matches!(state.phase, Phase::Running);
+    for (&step, running) in &state.running {
+        let attempt = running.attempt;
+        let lost = state.tries.get(&step).map_or(0, |tries| tries.lost_in_a_row) + 1;
+        let last = lost >= LOST_IN_A_ROW_LIMIT && !stopping;
+        events.push(EventKind::StepLost { step, attempt, last });
+        if last {
+            push_abort(state, step, now, events);
+        } else if !stopping {
+            events.push(EventKind::StepRetry { step, attempt: attempt + 1, due: now });
+        }
+    }
+}
+
+fn end_attempt(
+    state: &RunState,
+    step: StepIndex,
+    attempt: u32,
+    end: Box<AttemptEnd>,
+    now: Time,
+    events: &mut Vec<EventKind>,
+) {
+    let policy = state.graph.policy(step);
+    let timed_out = match state.running.get(&step).and_then(|running| running.stopping) {
+        Some((AttemptStop::Run, _)) => {
+            events.push(EventKind::StepCanceled { step, attempt, end: Some(end) });
+            return;
+        }
+        Some((AttemptStop::Timeout, _)) => true,
+        None => false,
+    };
+    let accepted = matches!(end.cause, ExitCause::Exit { code } if policy.accept.contains(code));
+    if accepted && !timed_out {
+        events.push(EventKind::StepSucceeded { step, attempt, end });
+        return;
+    }
+    let failed = state.tries.get(&step).map_or(0, |tries| tries.failed);
+    let last = failed >= policy.retries || !matches!(state.phase, Phase::Running);
+    events.push(if timed_out {
+        EventKind::StepTimeout { step, attempt, last, end }
+    } else {
+        EventKind::StepFailed { step, attempt, last, end }
+    });
+    if last {
+        push_abort(state, step, now, events);
+    } else {
+        let due = now + retry_delay(state, step, attempt, failed);
+        events.push(EventKind::StepRetry { step, attempt: attempt + 1, due });
+    }
+}
+
+/// The end of the run where the final failure of `step` asks for it.
+fn push_abort(state: &RunState, step: StepIndex, now: Time, events: &mut Vec<EventKind>) {
+    let policy = state.graph.policy(step);
+    let already = events.iter().any(|event| matches!(event, EventKind::RunStopping { .. }));
+    if policy.critical && policy.on_failure == OnFailure::Abort && matches!(state.phase, Phase::Running) && !already {
+        let until = now + policy.critical_grace;
+        events.push(EventKind::RunStopping { reason: StopReason::Abort { step }, until, hurry: false });
+    }
+}
+
+/// A step that fails before anything of it was started: no attempt of it would end otherwise.
+fn fail_unstarted(state: &RunState, step: StepIndex, cause: ExitCause, now: Time, events: &mut Vec<EventKind>) {
+    let end = Box::new(AttemptEnd::bare(cause));
+    events.push(EventKind::StepFailed { step, attempt: 0, last: true, end });
+    push_abort(state, step, now, events);
+}
+
+/// The delay after failed attempt `attempt`, of which `failed` failed before.
+fn retry_delay(state: &RunState, step: StepIndex, attempt: u32, failed: u32) -> Millis {
+    let policy = state.graph.policy(step);
+    let factor = match policy.backoff {
+        Backoff::Fixed => 1,
+        Backoff::Exponential => 1u64.checked_shl(failed.min(63)).unwrap_or(u64::MAX),
+    };
+    let delay = policy.retry_delay.0.saturating_mul(factor).min(policy.retry_max_delay.0);
+    if policy.jitter_permille == 0 {
+        return Millis(delay);
+    }
+    // Chance is a hash of the attempt, so that a replay finds the same delay.
+    let chance = scramble(state.run.0 ^ scramble(u64::from(step.0) << 32 | u64::from(attempt))) % 2001;
+    let permille = 1000 + (i64::try_from(chance).unwrap_or(0) - 1000) * i64::from(policy.jitter_permille) / 1000;
+    let moved = u128::from(delay) * u128::from(permille.unsigned_abs()) / 1000;
+    Millis(u64::try_from(moved).unwrap_or(u64::MAX).min(policy.retry_max_delay.0))
+}
+
+/// The finaliser of the SplitMix64 generator (Steele, Lea, Flood 2014).
+fn scramble(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ value >> 31
+}
+
+/// What a run wants of the locks that runs share.
+#[derive(Clone, PartialEq, Debug)]
+pub enum LockMove {
+    /// The way is free: the grant and these events of the run belong into one transaction, which holds only if the
+    /// lock log has not grown meanwhile.
+    Grant {
+        /// For whom.
+        holder: Holder,
+        /// All of these at once.
+        names: Vec<String>,
+        /// What the grant lets start.
+        events: Vec<EventKind>,
+    },
+    /// Somebody is in the way: wait in line.
+    Request {
+        /// Who waits.
+        holder: Holder,
+        /// For all of these at once.
+        names: Vec<String>,
+    },
+    /// It took too long, or what the step is to do cannot be computed: no lock is needed any more.
+    Fail(Vec<EventKind>),
+}
+
+impl RunState {
+    /// Appends to `events` what follows from the state and the time, and tells whether anything does; if not, nothing
+    /// will until an input comes or time passes.
+    ///
+    /// The caller applies each answer and asks again. Starts that need locks are not among the answers: see
+    /// [`RunState::next_lock_move`].
+    pub fn next(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable, events: &mut Vec<EventKind>) -> bool {
+        let before = events.len();
+        match &self.phase {
+            Phase::Completed(_) => {}
+            Phase::Created => {
+                if self.graph.plan_locks().names.is_empty() {
+                    events.push(EventKind::RunStarted);
+                }
+            }
+            Phase::Running => self.next_running(now, evaluate, locks, events),
+            Phase::Stopping { until, hurry, .. } => {
+                let event = self.next_cancel().or_else(|| self.next_stop(now, *until, *hurry));
+                events.extend(event.or_else(|| self.next_settled(now)));
+            }
+        }
+        events.len() > before
+    }
+
+    fn next_running(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable, events: &mut Vec<EventKind>) {
+        if let Some(due) = self.run_timeout()
+            && due <= now
+        {
+            events.push(EventKind::RunStopping { reason: StopReason::Timeout, until: now, hurry: false });
+        } else if let Some(event) = self.next_settled(now) {
+            events.push(event);
+        } else if let Some(&step) = self.to_judge.first() {
+            match evaluate.condition(self, step) {
+                Ok(true) => events.push(EventKind::StepCondition { step }),
+                Ok(false) => events.push(EventKind::StepSkipped { step, reason: SkipReason::Condition }),
+                Err(error) => fail_unstarted(self, step, ExitCause::Expression { error }, now, events),
+            }
+        } else if let Some(step) = self.next_ready(now, locks) {
+            self.start_events(step, now, evaluate, events);
+        }
+    }
+
+    /// What follows without starting anything: skips, the end of the run, deadlines.
+    fn next_settled(&self, now: Time) -> Option<EventKind> {
+        if let Some((&step, reason)) = self.to_skip.first_key_value() {
+            return Some(EventKind::StepSkipped { step, reason: reason.clone() });
+        }
+        if self.unfinished() == 0 {
+            return Some(EventKind::RunCompleted { status: self.conclude() });
+        }
+        let &(due, deadline) = self.deadlines.first()?;
+        (due <= now).then(|| self.fall_due(deadline, now))
+    }
+
+    /// The step that may start now, where a slot is free and no lock is needed.
+    fn next_ready(&self, now: Time, locks: &LockTable) -> Option<StepIndex> {
+        let mut free = self.free_slots();
+        // The slot of a step that comes earlier in the plan and could have its locks is kept for it.
+        if free > 0
+            && let Some(&step) = self.ready_for_locks.first()
+            && self.ready.first().is_none_or(|first| step < *first)
+            && let Some(request) = self.graph.locks(step)
+            && locks.blocker(&self.holder(Some(step)), &request.names).is_none()
+        {
+            free -= 1;
+        }
+        if free == 0 {
+            return None;
+        }
+        let due = self.retrying.range(..=(now, StepIndex(u32::MAX)));
+        due.map(|(_, step)| *step)
+            .find(|step| self.graph.locks(*step).is_none())
+            .or_else(|| self.ready.first().copied())
+    }
+
+    fn start_events(&self, step: StepIndex, now: Time, evaluate: &dyn Evaluate, events: &mut Vec<EventKind>) {
+        let attempt = self.attempt(step) + 1;
+        // What a retry does was computed for the first attempt and stays as it was.
+        let invocation = if self.invocation(step).is_some() { Ok(None) } else { evaluate.invocation(self, step) };
+        match invocation {
+            Ok(invocation) => events.push(EventKind::StepStarted { step, attempt, invocation }),
+            Err(error) => fail_unstarted(self, step, ExitCause::Expression { error }, now, events),
+        }
+    }
+
+    /// The next step that will not start because the run stops.
+    fn next_cancel(&self) -> Option<EventKind> {
+        if self.count(StepStatus::Waiting) + self.count(StepStatus::Retrying) == 0 {
+            return None;
+        }
+        (self.cancel_from..self.graph.len() as u32).map(StepIndex).find_map(|step| match self.status(step) {
+            StepStatus::Waiting | StepStatus::Retrying => Some(EventKind::StepCanceled { step, attempt: 0, end: None }),
+            StepStatus::Running
+            | StepStatus::Succeeded
+            | StepStatus::Failed
+            | StepStatus::Skipped
+            | StepStatus::Canceled
+            | StepStatus::Kept => None,
+        })
+    }
+
+    /// The next running attempt that is told to end because the run stops.
+    fn next_stop(&self, now: Time, until: Time, hurry: bool) -> Option<EventKind> {
+        if now < until && !hurry {
+            return None;
+        }
+        self.running.iter().find_map(|(&step, running)| {
+            let attempt = running.attempt;
+            let kill_at = (!hurry).then(|| now + self.graph.policy(step).stop_grace);
+            match running.stopping {
+                None => Some(EventKind::StepStopping { step, attempt, reason: AttemptStop::Run, kill_at }),
+                Some((reason, Some(_))) if hurry => {
+                    Some(EventKind::StepStopping { step, attempt, reason, kill_at: None })
+                }
+                Some(_) => None,
+            }
+        })
+    }
+
+    fn fall_due(&self, deadline: Deadline, now: Time) -> EventKind {
+        let (Deadline::Timeout(step) | Deadline::Kill(step)) = deadline;
+        let attempt = self.attempt(step);
+        match deadline {
+            Deadline::Timeout(_) => {
+                let kill_at = Some(now + self.graph.policy(step).stop_grace);
+                EventKind::StepStopping { step, attempt, reason: AttemptStop::Timeout, kill_at }
+            }
+            Deadline::Kill(_) => {
+                let stopping = self.running.get(&step).and_then(|running| running.stopping);
+                let reason = stopping.map_or(AttemptStop::Run, |(reason, _)| reason);
+                EventKind::StepStopping { step, attempt, reason, kill_at: None }
+            }
+        }
+    }
+
+    fn run_timeout(&self) -> Option<Time> {
+        Some(self.started? + self.graph.timeout()?)
+    }
+
+    fn conclude(&self) -> RunStatus {
+        match &self.phase {
+            Phase::Stopping { reason: StopReason::Cancel { .. }, .. } => RunStatus::Canceled,
+            Phase::Stopping { .. } => RunStatus::Failed,
+            Phase::Created | Phase::Running | Phase::Completed(_) => {
+                if self.failed.iter().any(|step| self.failure_counts(*step)) {
+                    RunStatus::Failed
+                } else {
+                    RunStatus::Succeeded
+                }
+            }
+        }
+    }
+
+    /// How many more attempts may start now.
+    pub fn free_slots(&self) -> usize {
+        (self.graph.max_concurrency() as usize).saturating_sub(self.running.len())
+    }
+
+    /// When something follows from time alone; `None`: never.
+    pub fn next_due(&self, now: Time, locks: &LockTable) -> Option<Time> {
+        let deadline = self.deadlines.first().map(|(due, _)| *due);
+        let later = (Time(now.0 + 1), StepIndex(0));
+        let retry = self.retrying.range(later..).next().map(|(due, _)| *due);
+        let run = match &self.phase {
+            Phase::Running => self.run_timeout(),
+            Phase::Stopping { until, .. } if *until > now => Some(*until),
+            Phase::Created | Phase::Stopping { .. } | Phase::Completed(_) => None,
+        };
+        let lock = self.lock_deadlines(locks).min();
+        [deadline, retry, run, lock].into_iter().flatten().min()
+    }
+
+    fn lock_deadlines(&self, locks: &LockTable) -> impl Iterator<Item = Time> {
+        self.lock_candidates(Time(i64::MAX))
+            .filter_map(|(holder, request)| Some(locks.is_waiting(&holder)?.since + request.wait_timeout?))
+    }
+
+    /// The name under which the run, or a step of it, holds locks.
+    pub fn holder(&self, step: Option<StepIndex>) -> Holder {
+        Holder { run: self.run, step: step.map(|step| self.graph.id(step).to_owned()) }
+    }
+
+    /// Whatever would start if it had its locks, in the order in which it may have them.
+    fn lock_candidates(&self, now: Time) -> impl Iterator<Item = (Holder, &crate::graph::LockRequest)> {
+        let plan = matches!(self.phase, Phase::Created) && !self.graph.plan_locks().names.is_empty();
+        let plan = plan.then(|| (self.holder(None), self.graph.plan_locks()));
+        let due = self.retrying.range(..=(now, StepIndex(u32::MAX))).map(|(_, step)| *step);
+        let steps = due
+            .chain(self.ready_for_locks.iter().copied())
+            .filter_map(|step| Some((self.holder(Some(step)), self.graph.locks(step)?)));
+        plan.into_iter().chain(steps.filter(|_| matches!(self.phase, Phase::Running)))
+    }
+
+    /// What the run wants of the shared locks next; `None`: nothing now. The caller commits the answer, applies it to
+    /// both states, and asks again.
+    pub fn next_lock_move(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable) -> Option<LockMove> {
+        if self.free_slots() == 0 {
+            return None;
+        }
+        // Whoever waits for long enough gives up, whether or not others wait before it.
+        for (holder, request) in self.lock_candidates(now) {
+            let Some(waiting) = locks.is_waiting(&holder) else { continue };
+            let Some(limit) = request.wait_timeout else { continue };
+            if waiting.since + limit <= now && locks.blocker(&holder, &request.names).is_some() {
+                return Some(LockMove::Fail(self.give_up_lock(&holder, limit, locks, now)));
+            }
+        }
+        let free = locks.first_free(self.lock_candidates(now).map(|(holder, request)| (holder, &request.names[..])));
+        if let Some((holder, names)) = free {
+            let mut events = Vec::new();
+            match holder.step.as_deref().and_then(|step| self.graph.find(step)) {
+                None => events.push(EventKind::RunStarted),
+                Some(step) => self.start_events(step, now, evaluate, &mut events),
+            }
+            if let [EventKind::StepFailed { .. }, ..] = events[..] {
+                return Some(LockMove::Fail(events));
+            }
+            return Some(LockMove::Grant { holder, names: names.to_vec(), events });
+        }
+        let (holder, request) = self.lock_candidates(now).find(|(holder, _)| locks.is_waiting(holder).is_none())?;
+        Some(LockMove::Request { holder, names: request.names.clone() })
+    }
+
+    fn give_up_lock(&self, holder: &Holder, limit: Millis, locks: &LockTable, now: Time) -> Vec<EventKind> {
+        let names = locks.is_waiting(holder).map(|waiting| waiting.names.clone()).unwrap_or_default();
+        let (lock, other) = match locks.blocker(holder, &names) {
+            Some((lock, other)) => (lock.to_owned(), other.to_string()),
+            None => (names.join(", "), "nobody".to_owned()),
+        };
+        match holder.step.as_deref().and_then(|step| self.graph.find(step)) {
+            Some(step) => {
+                let seconds = limit.0 as f64 / 1000.0;
+                let error = format!("waited {seconds} s for lock `{lock}`, which {other} has or wants before it");
+                let mut events = Vec::new();
+                fail_unstarted(self, step, ExitCause::NotStarted { error }, now, &mut events);
+                events
+            }
+            None => {
+                let reason = StopReason::LockWait { lock, holder: other };
+                vec![EventKind::RunStopping { reason, until: now, hurry: false }]
+            }
+        }
+    }
+
+    /// Who of this run holds or wants locks that it has no more use for.
+    pub fn locks_to_release(&self, locks: &LockTable) -> Vec<Holder> {
+        let over = matches!(self.phase, Phase::Completed(_));
+        let useless = |holder: &&Holder, held: bool| match holder.step.as_deref() {
+            None => over || (!held && !matches!(self.phase, Phase::Created)),
+            Some(step) => match self.graph.find(step) {
+                None => true,
+                Some(step) if held => self.status(step) != StepStatus::Running,
+                Some(step) => match self.status(step) {
+                    StepStatus::Waiting | StepStatus::Retrying => over,
+                    StepStatus::Running
+                    | StepStatus::Succeeded
+                    | StepStatus::Failed
+                    | StepStatus::Skipped
+                    | StepStatus::Canceled
+                    | StepStatus::Kept => true,
+                },
+            },
+        };
+        let held = locks.held_in(self.run).filter(|holder| useless(holder, true));
+        let waiting = locks.waiting_in(self.run).filter(|holder| useless(holder, false));
+        held.chain(waiting).cloned().collect()
+    }
+
+    /// Applies events that were decided at `now`.
+    pub fn apply_all(&mut self, events: &[EventKind], now: Time) {
+        for kind in events {
+            self.apply(&Event { at: now, kind: kind.clone() });
+        }
+    }
+}

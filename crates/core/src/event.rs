@@ -149,6 +149,13 @@ pub enum StopReason {
     },
     /// The run took longer than the plan's `timeout_sec`.
     Timeout,
+    /// The plan's locks were not to be had within its `lock_wait_timeout_sec`.
+    LockWait {
+        /// The lock that was in the way.
+        lock: String,
+        /// Who held it, in words.
+        holder: String,
+    },
 }
 
 /// Why a running attempt is told to end.

@@ -12,13 +12,14 @@ pub mod lock;
 pub mod mask;
 pub mod state;
 pub mod time;
-
+pub mod why;
 
 pub use action::{AttemptEnd, ExitCause, Invocation, Output};
 
+pub use decide::{Evaluate, Input, decide};
 pub use event::{Event, EventKind, RunCreated};
 pub use graph::{Graph, GraphBuilder, OnFailure, Policy, StepIndex};
-pub use state::{RunState, RunStatus, StepStatus};
+pub use state::{Phase, RunState, RunStatus, StepStatus};
 pub use time::{Millis, Time};
 
 use serde::{Deserialize, Serialize};

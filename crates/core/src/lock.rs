@@ -16,6 +16,15 @@ pub struct Holder {
     pub step: Option<String>,
 }
 
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.step {
+            Some(step) => write!(f, "step `{step}` of run {}", self.run),
+            None => write!(f, "run {}", self.run),
+        }
+    }
+}
+
 /// One fact in the log that runs share.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LockEvent {
@@ -163,6 +172,44 @@ impl LockTable {
     /// Everyone who waits, first come first.
     pub fn line(&self) -> impl Iterator<Item = &Waiting> {
         self.line.values()
+    }
+
+    /// The first of `wants` that can have all it wants now: nobody holds one of them, and nobody who has waited
+    /// longer wants one.
+    pub fn first_free<'a>(
+        &self,
+        wants: impl Iterator<Item = (Holder, &'a [String])>,
+    ) -> Option<(Holder, &'a [String])> {
+        let mut wants: BTreeMap<Holder, (usize, &'a [String])> =
+            wants.enumerate().map(|(order, (holder, names))| (holder, (order, names))).collect();
+        if wants.is_empty() {
+            return None;
+        }
+        let mut claimed: BTreeSet<&str> = self.owners.keys().map(String::as_str).collect();
+        for waiting in self.line.values() {
+            let free = !waiting.names.iter().any(|name| claimed.contains(name.as_str()));
+            if let Some((_, names)) = wants.remove(&waiting.holder)
+                && free
+            {
+                return Some((waiting.holder.clone(), names));
+            }
+            claimed.extend(waiting.names.iter().map(String::as_str));
+        }
+        wants
+            .into_iter()
+            .filter(|(_, (_, names))| !names.iter().any(|name| claimed.contains(name.as_str())))
+            .min_by_key(|(_, (order, _))| *order)
+            .map(|(holder, (_, names))| (holder, names))
+    }
+
+    /// Those of `run` that hold locks.
+    pub fn held_in(&self, run: RunId) -> impl Iterator<Item = &Holder> {
+        self.held.range(Holder { run, step: None }..).map(|(holder, _)| holder).take_while(move |h| h.run == run)
+    }
+
+    /// Those of `run` that stand in line.
+    pub fn waiting_in(&self, run: RunId) -> impl Iterator<Item = &Holder> {
+        self.places.range(Holder { run, step: None }..).map(|(holder, _)| holder).take_while(move |h| h.run == run)
     }
 
     /// Every run that holds or wants a lock.
