@@ -10,6 +10,7 @@ pub mod event;
 pub mod graph;
 pub mod lock;
 pub mod mask;
+pub mod operation;
 pub mod state;
 pub mod time;
 pub mod why;
