@@ -2,7 +2,7 @@
 
 use crate::action::{AttemptEnd, ExitCause};
 use crate::event::{AttemptStop, EventKind, SkipReason, StopReason};
-use crate::graph::{Backoff, OnFailure};
+use crate::graph::Backoff;
 use crate::lock::{Holder, LockTable};
 use crate::state::{Deadline, Phase, RunState, StepStatus};
 use crate::{Epoch, Event, Invocation, Millis, RunStatus, StepIndex, Time};
@@ -91,15 +91,13 @@ pub fn decide(state: &RunState, input: Input, now: Time, events: &mut Vec<EventK
 }
 
 fn lose_attempts(state: &RunState, now: Time, events: &mut Vec<EventKind>) {
-    let stopping = !matches!(state.phase, Phase::Running);
+    let stopping = state.stops();
     for (&step, running) in &state.running {
         let attempt = running.attempt;
         let lost = state.tries.get(&step).map_or(0, |tries| tries.lost_in_a_row) + 1;
         let last = lost >= LOST_IN_A_ROW_LIMIT && !stopping;
         events.push(EventKind::StepLost { step, attempt, last });
-        if last {
-            push_abort(state, step, now, events);
-        } else if !stopping {
+        if !last && !stopping {
             events.push(EventKind::StepRetry { step, attempt: attempt + 1, due: now });
         }
     }
@@ -128,35 +126,22 @@ fn end_attempt(
         return;
     }
     let failed = state.tries.get(&step).map_or(0, |tries| tries.failed);
-    let last = failed >= policy.retries || !matches!(state.phase, Phase::Running);
+    let last = failed >= policy.retries || state.stops();
     events.push(if timed_out {
         EventKind::StepTimeout { step, attempt, last, end }
     } else {
         EventKind::StepFailed { step, attempt, last, end }
     });
-    if last {
-        push_abort(state, step, now, events);
-    } else {
+    if !last {
         let due = now + retry_delay(state, step, attempt, failed);
         events.push(EventKind::StepRetry { step, attempt: attempt + 1, due });
     }
 }
 
-/// The end of the run where the final failure of `step` asks for it.
-fn push_abort(state: &RunState, step: StepIndex, now: Time, events: &mut Vec<EventKind>) {
-    let policy = state.graph.policy(step);
-    let already = events.iter().any(|event| matches!(event, EventKind::RunStopping { .. }));
-    if policy.critical && policy.on_failure == OnFailure::Abort && matches!(state.phase, Phase::Running) && !already {
-        let until = now + policy.critical_grace;
-        events.push(EventKind::RunStopping { reason: StopReason::Abort { step }, until, hurry: false });
-    }
-}
-
 /// A step that fails before anything of it was started: no attempt of it would end otherwise.
-fn fail_unstarted(state: &RunState, step: StepIndex, cause: ExitCause, now: Time, events: &mut Vec<EventKind>) {
+fn fail_unstarted(step: StepIndex, cause: ExitCause, events: &mut Vec<EventKind>) {
     let end = Box::new(AttemptEnd::bare(cause));
     events.push(EventKind::StepFailed { step, attempt: 0, last: true, end });
-    push_abort(state, step, now, events);
 }
 
 /// The delay after failed attempt `attempt`, of which `failed` failed before.
@@ -234,20 +219,22 @@ impl RunState {
     }
 
     fn next_running(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable, events: &mut Vec<EventKind>) {
-        if let Some(due) = self.run_timeout()
-            && due <= now
-        {
-            events.push(EventKind::RunStopping { reason: StopReason::Timeout, until: now, hurry: false });
+        if let Some((step, failed_at)) = self.abort {
+            let until = failed_at + self.graph.policy(step).critical_grace;
+            events.push(EventKind::RunStopping { reason: StopReason::Abort { step }, until, hurry: false });
         } else if let Some(event) = self.next_settled(now) {
             events.push(event);
+        } else if self.run_timeout().is_some_and(|due| due <= now) {
+            // After the above: a run whose last result came in before anybody looked at the clock is complete.
+            events.push(EventKind::RunStopping { reason: StopReason::Timeout, until: now, hurry: false });
         } else if let Some(&step) = self.to_judge.first() {
             match evaluate.condition(self, step) {
                 Ok(true) => events.push(EventKind::StepCondition { step }),
                 Ok(false) => events.push(EventKind::StepSkipped { step, reason: SkipReason::Condition }),
-                Err(error) => fail_unstarted(self, step, ExitCause::Expression { error }, now, events),
+                Err(error) => fail_unstarted(step, ExitCause::Expression { error }, events),
             }
         } else if let Some(step) = self.next_ready(now, locks) {
-            self.start_events(step, now, evaluate, events);
+            self.start_events(step, evaluate, events);
         }
     }
 
@@ -284,13 +271,13 @@ impl RunState {
             .or_else(|| self.ready.first().copied())
     }
 
-    fn start_events(&self, step: StepIndex, now: Time, evaluate: &dyn Evaluate, events: &mut Vec<EventKind>) {
+    fn start_events(&self, step: StepIndex, evaluate: &dyn Evaluate, events: &mut Vec<EventKind>) {
         let attempt = self.attempt(step) + 1;
         // What a retry does was computed for the first attempt and stays as it was.
         let invocation = if self.invocation(step).is_some() { Ok(None) } else { evaluate.invocation(self, step) };
         match invocation {
             Ok(invocation) => events.push(EventKind::StepStarted { step, attempt, invocation }),
-            Err(error) => fail_unstarted(self, step, ExitCause::Expression { error }, now, events),
+            Err(error) => fail_unstarted(step, ExitCause::Expression { error }, events),
         }
     }
 
@@ -393,13 +380,14 @@ impl RunState {
 
     /// Whatever would start if it had its locks, in the order in which it may have them.
     fn lock_candidates(&self, now: Time) -> impl Iterator<Item = (Holder, &crate::graph::LockRequest)> {
-        let plan = matches!(self.phase, Phase::Created) && !self.graph.plan_locks().names.is_empty();
+        let wanted = matches!(self.phase, Phase::Created | Phase::Running) && !self.has_plan_locks;
+        let plan = wanted && !self.graph.plan_locks().names.is_empty();
         let plan = plan.then(|| (self.holder(None), self.graph.plan_locks()));
         let due = self.retrying.range(..=(now, StepIndex(u32::MAX))).map(|(_, step)| *step);
         let steps = due
             .chain(self.ready_for_locks.iter().copied())
             .filter_map(|step| Some((self.holder(Some(step)), self.graph.locks(step)?)));
-        plan.into_iter().chain(steps.filter(|_| matches!(self.phase, Phase::Running)))
+        plan.into_iter().chain(steps.filter(|_| matches!(self.phase, Phase::Running) && self.has_plan_locks))
     }
 
     /// What the run wants of the shared locks next; `None`: nothing now. The caller commits the answer, applies it to
@@ -421,7 +409,7 @@ impl RunState {
             let mut events = Vec::new();
             match holder.step.as_deref().and_then(|step| self.graph.find(step)) {
                 None => events.push(EventKind::RunStarted),
-                Some(step) => self.start_events(step, now, evaluate, &mut events),
+                Some(step) => self.start_events(step, evaluate, &mut events),
             }
             if let [EventKind::StepFailed { .. }, ..] = events[..] {
                 return Some(LockMove::Fail(events));
@@ -443,7 +431,7 @@ impl RunState {
                 let seconds = limit.0 as f64 / 1000.0;
                 let error = format!("waited {seconds} s for lock `{lock}`, which {other} has or wants before it");
                 let mut events = Vec::new();
-                fail_unstarted(self, step, ExitCause::NotStarted { error }, now, &mut events);
+                fail_unstarted(step, ExitCause::NotStarted { error }, &mut events);
                 events
             }
             None => {
@@ -457,7 +445,7 @@ impl RunState {
     pub fn locks_to_release(&self, locks: &LockTable) -> Vec<Holder> {
         let over = matches!(self.phase, Phase::Completed(_));
         let useless = |holder: &&Holder, held: bool| match holder.step.as_deref() {
-            None => over || (!held && !matches!(self.phase, Phase::Created)),
+            None => over || (!held && (self.has_plan_locks || matches!(self.phase, Phase::Stopping { .. }))),
             Some(step) => match self.graph.find(step) {
                 None => true,
                 Some(step) if held => self.status(step) != StepStatus::Running,

@@ -185,9 +185,14 @@ impl LockTable {
         if wants.is_empty() {
             return None;
         }
-        let mut claimed: BTreeSet<&str> = self.owners.keys().map(String::as_str).collect();
+        let held_by_others =
+            |name: &String, holder: &Holder| self.owners.get(name).is_some_and(|owner| owner != holder);
+        let mut claimed: BTreeSet<&str> = BTreeSet::new();
+        let is_free = |claimed: &BTreeSet<&str>, holder: &Holder, names: &[String]| {
+            !names.iter().any(|name| claimed.contains(name.as_str()) || held_by_others(name, holder))
+        };
         for waiting in self.line.values() {
-            let free = !waiting.names.iter().any(|name| claimed.contains(name.as_str()));
+            let free = is_free(&claimed, &waiting.holder, &waiting.names);
             if let Some((_, names)) = wants.remove(&waiting.holder)
                 && free
             {
@@ -197,7 +202,7 @@ impl LockTable {
         }
         wants
             .into_iter()
-            .filter(|(_, (_, names))| !names.iter().any(|name| claimed.contains(name.as_str())))
+            .filter(|(holder, (_, names))| is_free(&claimed, holder, names))
             .min_by_key(|(_, (order, _))| *order)
             .map(|(holder, (_, names))| (holder, names))
     }

@@ -145,7 +145,10 @@ pub struct RunState {
     pub(crate) graph: Arc<Graph>,
     pub(crate) run: RunId,
     pub(crate) phase: Phase,
+    pub(crate) has_plan_locks: bool,
     stop_reason: Option<StopReason>,
+    /// The step whose final failure is to stop the run, and when it failed.
+    pub(crate) abort: Option<(StepIndex, Time)>,
     created: Time,
     pub(crate) started: Option<Time>,
     completed: Option<Time>,
@@ -188,7 +191,9 @@ impl RunState {
         let mut state = Self {
             run,
             phase: Phase::Created,
+            has_plan_locks: false,
             stop_reason: None,
+            abort: None,
             created: at,
             started: None,
             completed: None,
@@ -235,10 +240,14 @@ impl RunState {
         match &event.kind {
             EventKind::RunCreated(_) => {}
             EventKind::RunStarted => {
-                self.phase = Phase::Running;
-                self.started = Some(at);
+                self.has_plan_locks = true;
+                self.started.get_or_insert(at);
+                if matches!(self.phase, Phase::Created) {
+                    self.phase = Phase::Running;
+                }
             }
-            EventKind::RunResumed { .. } => {}
+            // Whoever found the dead owner's locks in the way may have freed them: they are to be taken again.
+            EventKind::RunResumed { .. } => self.has_plan_locks = self.graph.plan_locks().names.is_empty(),
             EventKind::RunStopping { reason, until, hurry } => self.stop(reason, *until, *hurry),
             EventKind::RunCompleted { status } => {
                 self.phase = Phase::Completed(*status);
@@ -282,17 +291,12 @@ impl RunState {
                 let tries = self.tries.entry(*step).or_default();
                 tries.failed += 1;
                 tries.lost_in_a_row = 0;
-                self.after_failure(*step, *last);
+                self.after_failure(*step, *last, at);
             }
             EventKind::StepLost { step, last, .. } => {
                 self.end_attempt(*step);
                 self.tries.entry(*step).or_default().lost_in_a_row += 1;
-                self.after_failure(*step, *last);
-                if !*last {
-                    self.set(*step, StepStatus::Waiting);
-                    self.make_ready(*step);
-                    self.cancel_from = self.cancel_from.min(step.0);
-                }
+                self.after_failure(*step, *last, at);
             }
             EventKind::StepCanceled { step, .. } => {
                 self.end_attempt(*step);
@@ -319,6 +323,11 @@ impl RunState {
                 self.settle(*step, verdict);
             }
         }
+    }
+
+    /// Whether nothing new starts any more, or not yet.
+    pub(crate) fn stops(&self) -> bool {
+        self.abort.is_some() || !matches!(self.phase, Phase::Running)
     }
 
     /// Why the run stops or stopped before all its steps had run.
@@ -373,8 +382,12 @@ impl RunState {
         }
     }
 
-    fn after_failure(&mut self, step: StepIndex, last: bool) {
+    fn after_failure(&mut self, step: StepIndex, last: bool, at: Time) {
         if !last {
+            // Where a `step_retry` follows, it takes the step out again until the retry is due.
+            self.set(step, StepStatus::Waiting);
+            self.make_ready(step);
+            self.cancel_from = self.cancel_from.min(step.0);
             return;
         }
         self.forget_plans_for(step);
@@ -388,7 +401,9 @@ impl RunState {
             OnFailure::Continue => self.settle(step, Verdict::Go),
             OnFailure::SkipDependents => self.settle(step, Verdict::Skip),
             OnFailure::Abort if !policy.critical => self.settle(step, Verdict::Skip),
-            OnFailure::Abort => {}
+            OnFailure::Abort => {
+                self.abort.get_or_insert((step, at));
+            }
             OnFailure::FallbackStep => match self.graph.fallback(step) {
                 Some(fallback) => self.call_fallback(step, fallback),
                 None => self.settle(step, Verdict::Skip),
@@ -434,8 +449,7 @@ impl RunState {
     }
 
     fn settle_one(&mut self, graph: &Graph, step: StepIndex, verdict: Verdict) {
-        if self.status(step) != StepStatus::Failed
-            && let Some(fallback) = graph.fallback(step)
+        if let Some(fallback) = graph.fallback(step)
             && self.status(fallback) == StepStatus::Waiting
         {
             self.forget_plans_for(fallback);

@@ -187,13 +187,13 @@ impl RunState {
         let id = |step: StepIndex| self.graph.id(step).to_owned();
         match &self.phase {
             Phase::Stopping { reason, .. } => return Blocker::Stopping { reason: stop_reason(self, reason) },
-            Phase::Created => {
+            Phase::Created | Phase::Running if !self.has_plan_locks => {
                 let names = &self.graph.plan_locks().names;
                 if let Some((lock, holder)) = locks.blocker(&self.holder(None), names) {
                     return Blocker::PlanLock { lock: lock.to_owned(), holder: holder.clone() };
                 }
             }
-            Phase::Running | Phase::Completed(_) => {}
+            Phase::Created | Phase::Running | Phase::Completed(_) => {}
         }
         let unsettled = self.unsettled(step);
         if unsettled > 0
