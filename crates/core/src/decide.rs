@@ -364,7 +364,8 @@ impl RunState {
             Phase::Stopping { until, .. } if *until > now => Some(*until),
             Phase::Created | Phase::Stopping { .. } | Phase::Completed(_) => None,
         };
-        let lock = self.lock_deadlines(locks).min();
+        // One that has passed is of a step whose way is free: it waits for a slot only.
+        let lock = self.lock_deadlines(locks).filter(|due| *due > now).min();
         [deadline, retry, run, lock].into_iter().flatten().min()
     }
 
@@ -386,23 +387,23 @@ impl RunState {
         let due = self.retrying.range(..=(now, StepIndex(u32::MAX))).map(|(_, step)| *step);
         let steps = due
             .chain(self.ready_for_locks.iter().copied())
-            .filter_map(|step| Some((self.holder(Some(step)), self.graph.locks(step)?)));
+            .filter_map(|step| self.graph.locks(step).map(|request| (self.holder(Some(step)), request)));
         plan.into_iter().chain(steps.filter(|_| matches!(self.phase, Phase::Running) && self.has_plan_locks))
     }
 
     /// What the run wants of the shared locks next; `None`: nothing now. The caller commits the answer, applies it to
     /// both states, and asks again.
     pub fn next_lock_move(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable) -> Option<LockMove> {
-        if self.free_slots() == 0 {
-            return None;
-        }
-        // Whoever waits for long enough gives up, whether or not others wait before it.
+        // Whoever waits for long enough gives up, whether or not others wait before it or a slot is free.
         for (holder, request) in self.lock_candidates(now) {
             let Some(waiting) = locks.is_waiting(&holder) else { continue };
             let Some(limit) = request.wait_timeout else { continue };
             if waiting.since + limit <= now && locks.blocker(&holder, &request.names).is_some() {
                 return Some(LockMove::Fail(self.give_up_lock(&holder, limit, locks, now)));
             }
+        }
+        if self.free_slots() == 0 {
+            return None;
         }
         let free = locks.first_free(self.lock_candidates(now).map(|(holder, request)| (holder, &request.names[..])));
         if let Some((holder, names)) = free {

@@ -255,6 +255,13 @@ impl GraphBuilder {
                 *slot += 1;
             }
         }
+        // What the run holds as a whole, its steps need not ask for: they would wait for their own run for ever.
+        for (step, request) in &mut self.locks {
+            request.names.retain(|name| !self.plan_locks.names.contains(name));
+            if request.names.is_empty() {
+                self.flags[step.at()] &= !HAS_LOCKS;
+            }
+        }
         let mut originals = BTreeMap::new();
         for (original, fallback) in &self.fallbacks {
             originals.insert(*fallback, *original);
