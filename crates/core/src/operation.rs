@@ -78,10 +78,54 @@ impl Situation {
 pub struct Argument {
     /// Its name, as in `--name` or as the place of a positional one.
     pub name: &'static str,
+    /// The letter that says the same, as in `-j`.
+    pub short: Option<char>,
     /// What it is good for, in one line.
     pub help: &'static str,
     /// What it takes.
     pub takes: Takes,
+    /// What its value means.
+    pub value: Meaning,
+}
+
+/// What the value of an argument means: how it is checked at the edge, and how it is called in help.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Meaning {
+    /// Words of any kind.
+    Text,
+    /// A whole number from 0 up.
+    Number,
+    /// A whole number from 1 up.
+    Count,
+    /// A run's number.
+    Run,
+    /// A step's id.
+    Step,
+    /// A name and a value, as in `KEY=VALUE`.
+    Pair,
+    /// A file that is there, or `-` for standard input.
+    FileOrInput,
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+}
+
+impl Meaning {
+    /// What a value of this meaning is called in help.
+    pub fn word(self) -> &'static str {
+        match self {
+            Meaning::Text => "TEXT",
+            Meaning::Number | Meaning::Count => "N",
+            Meaning::Run => "RUN",
+            Meaning::Step => "STEP",
+            Meaning::Pair => "KEY=VALUE",
+            Meaning::FileOrInput => "PLAN",
+            Meaning::File => "FILE",
+            Meaning::Folder => "FOLDER",
+        }
+    }
 }
 
 /// What an argument takes.
@@ -119,36 +163,59 @@ pub struct Row {
     pub changes: bool,
 }
 
-const fn positional(name: &'static str, help: &'static str) -> Argument {
-    Argument { name, help, takes: Takes::Positional }
+const fn argument(name: &'static str, help: &'static str, takes: Takes, value: Meaning) -> Argument {
+    Argument { name, short: None, help, takes, value }
 }
 
-const fn optional(name: &'static str, help: &'static str) -> Argument {
-    Argument { name, help, takes: Takes::OptionalPositional }
+const fn positional(name: &'static str, value: Meaning, help: &'static str) -> Argument {
+    argument(name, help, Takes::Positional, value)
+}
+
+const fn optional(name: &'static str, value: Meaning, help: &'static str) -> Argument {
+    argument(name, help, Takes::OptionalPositional, value)
 }
 
 const fn flag(name: &'static str, help: &'static str) -> Argument {
-    Argument { name, help, takes: Takes::Flag }
+    argument(name, help, Takes::Flag, Meaning::Text)
 }
 
-const fn value(name: &'static str, help: &'static str) -> Argument {
-    Argument { name, help, takes: Takes::Value }
+const fn value(name: &'static str, value: Meaning, help: &'static str) -> Argument {
+    argument(name, help, Takes::Value, value)
 }
 
-const fn values(name: &'static str, help: &'static str) -> Argument {
-    Argument { name, help, takes: Takes::Values }
+const fn values(name: &'static str, value: Meaning, help: &'static str) -> Argument {
+    argument(name, help, Takes::Values, value)
 }
 
-const PLAN: Argument = positional("plan", "The plan file (.yaml, .yml or .json), or `-` for standard input");
-const RUN: Argument = positional("run", "The run's number");
-const VAR: Argument = values("var", "Set a plan variable: KEY=VALUE");
-const VAR_FILE: Argument = values("var-file", "Read plan variables from a file (.yaml, .json, else KEY=value lines)");
-const FROM: Argument = values("from", "Only this step and everything that depends on it");
-const TO: Argument = values("to", "Only this step and everything that it depends on");
-const ONLY: Argument = values("only", "Only this step");
-const TAG: Argument = values("tag", "Only steps with this tag");
-const OUTPUTS_FROM: Argument = value("outputs-from", "Take the outputs of steps outside the slice from this run");
-const JOBS: Argument = value("jobs", "How many steps may run at once, whatever the plan says");
+const fn one_of(name: &'static str, words: &'static [&'static str], help: &'static str) -> Argument {
+    argument(name, help, Takes::OneOf(words), Meaning::Text)
+}
+
+impl Argument {
+    const fn short(mut self, letter: char) -> Self {
+        self.short = Some(letter);
+        self
+    }
+}
+
+const PLAN: Argument =
+    positional("plan", Meaning::FileOrInput, "The plan file (.yaml, .yml or .json), or `-` for standard input");
+const RUN: Argument = positional("run", Meaning::Run, "The run's number");
+const LATEST: Argument = optional("run", Meaning::Run, "The run's number; the latest one by default");
+const ONE_STEP: Argument = optional("step", Meaning::Step, "Only this step");
+const VAR: Argument = values("var", Meaning::Pair, "Set a plan variable");
+const VAR_FILE: Argument =
+    values("var-file", Meaning::File, "Read plan variables from a file (.yaml, .json, else KEY=value lines)");
+const FROM: Argument = values("from", Meaning::Step, "Only this step and everything that depends on it");
+const TO: Argument = values("to", Meaning::Step, "Only this step and everything that it depends on");
+const ONLY: Argument = values("only", Meaning::Step, "Only this step");
+const TAG: Argument = values("tag", Meaning::Text, "Only steps with this tag");
+const OUTPUTS_FROM: Argument =
+    value("outputs-from", Meaning::Run, "Take the outputs of steps outside the slice from this run");
+const JOBS: Argument =
+    value("jobs", Meaning::Count, "How many steps may run at once, whatever the plan says").short('j');
+const FOLLOW: Argument = flag("follow", "Go on until the run is over").short('f');
+const LABEL: Argument = values("label", Meaning::Pair, "Only runs with this label");
 
 /// The table.
 pub const TABLE: &[Row] = &[
@@ -161,8 +228,12 @@ pub const TABLE: &[Row] = &[
             JOBS,
             VAR,
             VAR_FILE,
-            values("label", "Give the run a label: KEY=VALUE"),
-            value("idempotency-key", "A second submit with the same key answers with the first one's run"),
+            values("label", Meaning::Pair, "Give the run a label"),
+            value(
+                "idempotency-key",
+                Meaning::Text,
+                "A second submit with the same key answers with the first one's run",
+            ),
             FROM,
             TO,
             ONLY,
@@ -183,10 +254,7 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Graph,
         name: "graph",
         summary: "Show a plan's steps and edges",
-        arguments: &[
-            PLAN,
-            Argument { name: "format", help: "How to draw it", takes: Takes::OneOf(&["text", "mermaid", "dot"]) },
-        ],
+        arguments: &[PLAN, one_of("format", &["text", "mermaid", "dot"], "How to draw it").short('F')],
         changes: false,
     },
     Row {
@@ -201,10 +269,14 @@ pub const TABLE: &[Row] = &[
         name: "runs",
         summary: "List runs, the latest first",
         arguments: &[
-            value("status", "Only runs in this status"),
-            values("label", "Only runs with this label: KEY=VALUE"),
-            value("plan-id", "Only runs of this plan"),
-            value("limit", "At most so many (20)"),
+            one_of(
+                "status",
+                &["running", "stopping", "abandoned", "succeeded", "failed", "canceled"],
+                "Only runs in this status",
+            ),
+            LABEL,
+            value("plan-id", Meaning::Text, "Only runs of this plan"),
+            value("limit", Meaning::Count, "At most so many (20)"),
         ],
         changes: false,
     },
@@ -212,7 +284,7 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Status,
         name: "status",
         summary: "Show where a run and its steps are",
-        arguments: &[optional("run", "The run's number; the latest one by default")],
+        arguments: &[LATEST],
         changes: false,
     },
     Row {
@@ -220,12 +292,12 @@ pub const TABLE: &[Row] = &[
         name: "logs",
         summary: "Show what a run's steps printed",
         arguments: &[
-            optional("run", "The run's number; the latest one by default"),
-            optional("step", "Only this step"),
-            value("attempt", "Only this attempt"),
-            flag("follow", "Go on until the run is over"),
-            value("tail", "Only the last so many lines of each attempt"),
-            flag("raw", "The exact bytes, without prefixes and escapes kept as they are"),
+            LATEST,
+            ONE_STEP,
+            value("attempt", Meaning::Count, "Only this attempt"),
+            FOLLOW,
+            value("tail", Meaning::Number, "Only the last so many lines of each attempt"),
+            flag("raw", "The exact bytes, without prefixes, and with control characters as they are"),
         ],
         changes: false,
     },
@@ -233,21 +305,14 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Events,
         name: "events",
         summary: "Show a run's log of events",
-        arguments: &[
-            optional("run", "The run's number; the latest one by default"),
-            flag("follow", "Go on until the run is over"),
-            value("after", "Only events after this sequence number"),
-        ],
+        arguments: &[LATEST, FOLLOW, value("after", Meaning::Number, "Only events after this sequence number")],
         changes: false,
     },
     Row {
         operation: Operation::Why,
         name: "why",
         summary: "Tell why steps are not running, with the blocker's name",
-        arguments: &[
-            optional("run", "The run's number; the latest one by default"),
-            optional("step", "Only this step"),
-        ],
+        arguments: &[LATEST, ONE_STEP],
         changes: false,
     },
     Row {
@@ -261,14 +326,18 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Resume,
         name: "resume",
         summary: "Make an abandoned run go on; nothing finished is repeated",
-        arguments: &[optional("run", "The run's number; every abandoned one by default")],
+        arguments: &[optional("run", Meaning::Run, "The run's number; every abandoned one by default")],
         changes: true,
     },
     Row {
         operation: Operation::Retry,
         name: "retry",
         summary: "Run again what did not succeed, as a new run that keeps the rest",
-        arguments: &[RUN, value("from", "Also run again this step and everything that depends on it"), JOBS],
+        arguments: &[
+            RUN,
+            value("from", Meaning::Step, "Also run again this step and everything that depends on it"),
+            JOBS,
+        ],
         changes: true,
     },
     Row {
@@ -289,14 +358,14 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Backup,
         name: "backup",
         summary: "Copy the data directory into a folder while it is in use",
-        arguments: &[positional("to", "The folder to make")],
+        arguments: &[positional("folder", Meaning::Folder, "The folder to make")],
         changes: false,
     },
     Row {
         operation: Operation::Restore,
         name: "restore",
         summary: "Verify a backup and lay it back as the data directory",
-        arguments: &[positional("from", "The folder that `baton backup` made")],
+        arguments: &[positional("folder", Meaning::Folder, "The folder that `baton backup` made")],
         changes: true,
     },
     Row {
@@ -304,8 +373,8 @@ pub const TABLE: &[Row] = &[
         name: "gc",
         summary: "Remove old finished runs and give the disk back",
         arguments: &[
-            value("keep-days", "Keep runs that ended in the last so many days (30)"),
-            value("keep-last", "Keep at least the last so many runs (0)"),
+            value("keep-days", Meaning::Number, "Keep runs that ended in the last so many days (30)"),
+            value("keep-last", Meaning::Number, "Keep at least the last so many runs (0)"),
             flag("dry-run", "Tell what would be removed, and remove nothing"),
         ],
         changes: true,
@@ -314,7 +383,7 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Init,
         name: "init",
         summary: "Write a first plan to begin with",
-        arguments: &[optional("file", "The file to write (plan.yaml)")],
+        arguments: &[optional("file", Meaning::File, "The file to write (plan.yaml)")],
         changes: true,
     },
 ];
