@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::run::{self, Tally};
-use crate::{deny, edges, needs, tidy};
+use crate::{bench, deny, edges, needs, tidy};
 
 /// One stage. Those of a long nature are left out of the quick way.
 struct Stage {
@@ -30,11 +30,12 @@ const STAGES: &[Stage] = &[
     short("tests", "unit, story and session tests", |tally| {
         run::show_counting(run::cargo(&["nextest", "run", "--workspace", "--locked", "--no-tests=pass"]), tally)
     }),
-    long("docs", "examples in the documentation, and links in it", |tally| {
+    short("docs", "examples in the documentation, and links in it", |tally| {
         run::show_counting(run::cargo(&["test", "--doc", "--workspace", "--locked"]), tally)?;
         let mut doc = run::cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
         run::show(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     }),
+    long("bench", "a smoke test of the benchmark", |_| bench::smoke()),
 ];
 
 const fn short(name: &'static str, what: &'static str, run: fn(&mut Tally) -> Result<(), String>) -> Stage {
