@@ -13,6 +13,8 @@ use super::workload::Shape;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
     Ninja,
+    /// Ninja with a command that its shell does by itself, starting no program.
+    NinjaBuiltin,
     Make,
     /// Starts the program and waits for it, from as many threads as may run at once; keeps nothing.
     BareLoop,
@@ -24,6 +26,7 @@ impl Peer {
     pub fn name(self) -> &'static str {
         match self {
             Peer::Ninja => "ninja",
+            Peer::NinjaBuiltin => "ninja, done by its shell alone",
             Peer::Make => "make",
             Peer::BareLoop => "bare spawn loop",
             Peer::Baton => "baton",
@@ -35,13 +38,14 @@ impl Peer {
         let folder = course.folder;
         let width = course.width.to_string();
         match self {
-            Peer::Ninja => {
+            Peer::Ninja | Peer::NinjaBuiltin => {
                 // With its log it would still run all, as no output exists; without, every round is the same.
                 let log = folder.join(".ninja_log");
                 if log.exists() {
                     std::fs::remove_file(&log).map_err(|error| format!("`{}`: {error}", log.display()))?;
                 }
-                measure::measure(Command::new("ninja").args(["-j", &width]).current_dir(folder))
+                let file = if self == Peer::Ninja { "build.ninja" } else { "builtin.ninja" };
+                measure::measure(Command::new("ninja").args(["-j", &width, "-f", file]).current_dir(folder))
             }
             Peer::Make => measure::measure(Command::new("make").args(["-j", &width]).current_dir(folder)),
             Peer::BareLoop => bare_loop(course),

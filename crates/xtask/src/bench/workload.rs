@@ -16,7 +16,7 @@ const SEED: u64 = 0x_BA70_0000_0000_0001;
 pub enum Program {
     /// `/bin/true`.
     True,
-    /// `echo hi`, and the output is kept.
+    /// `/bin/echo hi`, and the output is kept.
     EchoHi,
 }
 
@@ -25,7 +25,7 @@ impl Program {
     pub fn words(self) -> &'static [&'static str] {
         match self {
             Program::True => &["/bin/true"],
-            Program::EchoHi => &["echo", "hi"],
+            Program::EchoHi => &["/bin/echo", "hi"],
         }
     }
 }
@@ -53,10 +53,15 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Writes `plan.json`, `build.ninja` and `Makefile`.
+    /// Writes `plan.json`, `build.ninja`, `builtin.ninja` and `Makefile`.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let ninja =
+            |name, command: &str| self.write_ninja(command, &mut BufWriter::new(File::create(folder.join(name))?));
+        let command = self.program.words().join(" ");
+        ninja("build.ninja", &command)?;
+        // Without the path the shell runs its own `echo` or `true`, and no program starts.
+        ninja("builtin.ninja", command.trim_start_matches("/bin/"))?;
         self.write_plan(&mut BufWriter::new(File::create(folder.join("plan.json"))?))?;
-        self.write_ninja(&mut BufWriter::new(File::create(folder.join("build.ninja"))?))?;
         self.write_makefile(&mut BufWriter::new(File::create(folder.join("Makefile"))?))
     }
 
@@ -79,8 +84,7 @@ impl Workload {
         out.flush()
     }
 
-    fn write_ninja(&self, out: &mut impl Write) -> io::Result<()> {
-        let command = self.program.words().join(" ");
+    fn write_ninja(&self, command: &str, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "rule r\n  command = {command}")?;
         self.each(|step, dependencies| {
             write!(out, "build s{step}: r")?;
@@ -159,12 +163,15 @@ mod tests {
         let plan: serde_json::Value = serde_json::from_str(&text(|out| chain.write_plan(out))).expect("JSON");
         assert_eq!(
             plan["steps"][1],
-            serde_json::json!({"id": "s1", "command": "echo", "args": ["hi"], "depends_on": ["s0"]})
+            serde_json::json!({"id": "s1", "command": "/bin/echo", "args": ["hi"], "depends_on": ["s0"]})
         );
-        assert_eq!(text(|out| chain.write_ninja(out)), "rule r\n  command = echo hi\nbuild s0: r\nbuild s1: r s0\n");
+        assert_eq!(
+            text(|out| chain.write_ninja("echo hi", out)),
+            "rule r\n  command = echo hi\nbuild s0: r\nbuild s1: r s0\n"
+        );
         assert_eq!(
             text(|out| chain.write_makefile(out)),
-            ".PHONY: all s0 s1\nall: s0 s1\ns0:\n\t@echo hi\ns1: s0\n\t@echo hi\n"
+            ".PHONY: all s0 s1\nall: s0 s1\ns0:\n\t@/bin/echo hi\ns1: s0\n\t@/bin/echo hi\n"
         );
     }
 
