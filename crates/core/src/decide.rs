@@ -252,6 +252,10 @@ impl RunState {
 
     /// The step that may start now, where a slot is free and no lock is needed.
     fn next_ready(&self, now: Time, locks: &LockTable) -> Option<StepIndex> {
+        // A resumed run may have to take its plan's locks again first.
+        if !self.has_plan_locks {
+            return None;
+        }
         let mut free = self.free_slots();
         // The slot of a step that comes earlier in the plan and could have its locks is kept for it.
         if free > 0
@@ -389,6 +393,11 @@ impl RunState {
             .chain(self.ready_for_locks.iter().copied())
             .filter_map(|step| self.graph.locks(step).map(|request| (self.holder(Some(step)), request)));
         plan.into_iter().chain(steps.filter(|_| matches!(self.phase, Phase::Running) && self.has_plan_locks))
+    }
+
+    /// Whether the run, or a step of it that could start otherwise, wants locks.
+    pub fn wants_locks(&self) -> bool {
+        self.lock_candidates(Time(i64::MAX)).next().is_some()
     }
 
     /// What the run wants of the shared locks next; `None`: nothing now. The caller commits the answer, applies it to

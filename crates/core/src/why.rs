@@ -188,9 +188,8 @@ impl RunState {
         match &self.phase {
             Phase::Stopping { reason, .. } => return Blocker::Stopping { reason: stop_reason(self, reason) },
             Phase::Created | Phase::Running if !self.has_plan_locks => {
-                let names = &self.graph.plan_locks().names;
-                if let Some((lock, holder)) = locks.blocker(&self.holder(None), names) {
-                    return Blocker::PlanLock { lock: lock.to_owned(), holder: holder.clone() };
+                if let Some(blocker) = self.plan_lock_blocker(locks) {
+                    return blocker;
                 }
             }
             Phase::Created | Phase::Running | Phase::Completed(_) => {}
@@ -232,9 +231,19 @@ impl RunState {
         })
     }
 
+    fn plan_lock_blocker(&self, locks: &LockTable) -> Option<Blocker> {
+        let (lock, holder) = locks.blocker(&self.holder(None), &self.graph.plan_locks().names)?;
+        Some(Blocker::PlanLock { lock: lock.to_owned(), holder: holder.clone() })
+    }
+
     fn slot_blocker(&self, step: StepIndex, locks: &LockTable, owned: bool) -> Blocker {
         if !owned {
             return Blocker::Abandoned { run: self.run };
+        }
+        if !self.has_plan_locks
+            && let Some(blocker) = self.plan_lock_blocker(locks)
+        {
+            return blocker;
         }
         if let Some(request) = self.graph.locks(step)
             && let Some((lock, holder)) = locks.blocker(&self.holder(Some(step)), &request.names)
