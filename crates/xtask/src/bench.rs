@@ -2,6 +2,7 @@
 
 mod commits;
 mod in_process;
+mod kept;
 mod machine;
 mod measure;
 mod peer;

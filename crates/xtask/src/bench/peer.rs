@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use super::kept;
 use super::measure::{self, Cost};
 use super::race::Course;
 use super::workload::Shape;
@@ -49,12 +50,13 @@ impl Peer {
             }
             Peer::Make => measure::measure(Command::new("make").args(["-j", &width]).current_dir(folder)),
             Peer::BareLoop => bare_loop(course),
-            Peer::Baton => measure::measure(
-                Command::new(course.baton)
-                    .args(["run", "plan.json", "-j", &width, "--data-dir"])
-                    .arg(data)
-                    .current_dir(folder),
-            ),
+            Peer::Baton => {
+                let mut command = Command::new(course.baton);
+                command.args(["run", "plan.json", "-j", &width, "--data-dir"]).arg(data).current_dir(folder);
+                let cost = measure::measure(&mut command)?;
+                kept::check(data, &course.workload)?;
+                Ok(cost)
+            }
         }
     }
 }

@@ -28,6 +28,14 @@ impl Program {
             Program::EchoHi => &["/bin/echo", "hi"],
         }
     }
+
+    /// What it prints.
+    pub fn output(self) -> Option<&'static str> {
+        match self {
+            Program::True => None,
+            Program::EchoHi => Some("hi\n"),
+        }
+    }
 }
 
 /// Which edges there are.
