@@ -574,6 +574,11 @@ impl RunState {
         self.running.get(&step)
     }
 
+    /// The steps whose next attempt is due later, the soonest first.
+    pub fn retrying(&self) -> impl Iterator<Item = (Time, StepIndex)> {
+        self.retrying.iter().copied()
+    }
+
     /// When the step's next attempt may start, where one failed before.
     pub fn retry_due(&self, step: StepIndex) -> Option<Time> {
         self.retry_due.get(&step).copied()
