@@ -28,6 +28,7 @@ pub fn check() -> Result<(), String> {
         problems.extend(of_file(&root, name, &text));
     }
     problems.extend(bans_repeated(&root)?);
+    problems.extend(not_in_the_book(&root, list.lines()));
     if problems.is_empty() {
         println!("{count} files are tidy");
         Ok(())
@@ -109,6 +110,16 @@ fn bans_repeated(root: &Path) -> Result<Vec<String>, String> {
         }
     }
     Ok(problems)
+}
+
+/// A page that the book's table of contents does not name is found by nobody.
+fn not_in_the_book<'a>(root: &Path, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let contents = fs::read_to_string(root.join("docs/SUMMARY.md")).unwrap_or_default();
+    let pages = names.filter(|name| name.ends_with(".md")).filter_map(|name| name.strip_prefix("docs/"));
+    pages
+        .filter(|page| *page != "SUMMARY.md" && !contents.contains(&format!("]({page})")))
+        .map(|page| format!("docs/{page}: name it in docs/SUMMARY.md"))
+        .collect()
 }
 
 #[cfg(test)]
