@@ -79,7 +79,8 @@ fn of_line(root: &Path, name: &str, line: &str) -> Vec<String> {
         if line.trim_start().starts_with("#[ignore") && !owned(line) {
             problems.push("an ignored test says who looks after it: #[ignore = \"name: reason\"]".to_owned());
         }
-        if line.chars().count() > LINE_LIMIT && !line.contains("://") {
+        // A message stays whole, so that it can be searched for; rustfmt looks after the rest of the code.
+        if line.chars().count() > LINE_LIMIT && !line.contains('"') && !line.contains("://") {
             problems.push(format!("longer than {LINE_LIMIT} columns"));
         }
     }
