@@ -6,10 +6,12 @@ mod artifacts;
 mod environment;
 mod host;
 mod job;
+mod lineage;
 mod outputs;
 mod program;
 mod registry;
 mod scratch;
+mod survivors;
 mod sys;
 
 pub use artifacts::{ARTIFACT_BYTES, ARTIFACTS, FoundArtifact};
@@ -21,3 +23,4 @@ pub use program::StartError;
 pub use registry::{
     ACTION_INPUT_BYTES, ActionFailure, ActionKind, EXIT_BAD_INPUT, OUTPUT_VARIABLE, catalog, run_action,
 };
+pub use survivors::{Survivor, SurvivorError, end_survivors, survivors};

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use super::{Host, HostEvent, NAMED_LEFTOVERS, SlotId, Stop, Token};
 use crate::environment::ATTEMPT_VARIABLE;
+use crate::lineage::beneath;
 use crate::sys::{self, Children, Poll, ProcessHandle, ProcessInfo};
 
 /// From the polite signal to leftovers to the one that cannot be refused.
@@ -381,38 +382,16 @@ impl Host {
 
     /// All processes of `table` that stand beneath these attempts, and beneath which.
     fn trees<'t>(&self, slots: &[usize], table: &'t BTreeMap<u32, ProcessInfo>) -> Vec<(usize, &'t ProcessInfo)> {
-        let mut whose: HashMap<u32, Option<usize>> = HashMap::new();
+        let mut roots = Vec::new();
         for at in slots {
-            let id = self.slot_id(*at);
             if let Some(running) = self.running_at(*at)
                 && running.ended.is_none()
             {
-                whose.insert(running.pid, Some(*at));
+                roots.push((running.pid, *at));
             }
-            for orphan in self.orphans.of(id) {
-                whose.insert(orphan.info.pid, Some(*at));
-            }
+            roots.extend(self.orphans.of(self.slot_id(*at)).map(|orphan| (orphan.info.pid, *at)));
         }
-        let mut chain = Vec::new();
-        for pid in table.keys() {
-            let mut next = *pid;
-            let owner = loop {
-                if let Some(known) = whose.get(&next) {
-                    break *known;
-                }
-                // Entered before it is known, so that a table that was read while it changed cannot make a circle.
-                whose.insert(next, None);
-                chain.push(next);
-                match table.get(&next) {
-                    Some(info) => next = info.parent,
-                    None => break None,
-                }
-            };
-            for pid in chain.drain(..) {
-                whose.insert(pid, owner);
-            }
-        }
-        table.values().filter_map(|info| Some(((*whose.get(&info.pid)?)?, info))).collect()
+        beneath(table, roots)
     }
 
     /// The processes that an ended attempt left, for people.
