@@ -13,6 +13,8 @@ use crate::sys::{self, ProcessHandle, ProcessInfo};
 
 /// How long killed processes may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+/// How long one look of somebody who only waits lasts; then the table is read again.
+const WAIT_AT_ONCE: Duration = Duration::from_secs(3600);
 /// How often the table is read to find what was born while it was read.
 const WALKS: usize = 16;
 /// How long one wait for processes to end takes before the table is read again, for those that forked meanwhile.
@@ -113,6 +115,18 @@ pub fn end_survivors(prefix: &str, grace: Duration) -> Result<Vec<Survivor>, Sur
         if Instant::now() >= deadline {
             return Err(SurvivorError::Stuck { left: find(prefix)?.into_values().collect() });
         }
+    }
+}
+
+/// Blocks until there are no survivors. For a helper thread: it sleeps until those that it found have ended.
+pub fn wait_for_survivors(prefix: &str) -> io::Result<()> {
+    loop {
+        let found = find(prefix)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let handles: Vec<ProcessHandle> = found.keys().filter_map(ProcessName::open).collect();
+        wait_for_all(&handles, Instant::now() + WAIT_AT_ONCE);
     }
 }
 
