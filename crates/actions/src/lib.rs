@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod environment;
+mod git;
 mod host;
 mod job;
 mod lineage;
@@ -23,4 +24,4 @@ pub use program::StartError;
 pub use registry::{
     ACTION_INPUT_BYTES, ActionFailure, ActionKind, EXIT_BAD_INPUT, OUTPUT_VARIABLE, catalog, run_action,
 };
-pub use survivors::{Survivor, SurvivorError, end_survivors, survivors};
+pub use survivors::{Survivor, SurvivorError, end_survivors, survivors, wait_for_survivors};

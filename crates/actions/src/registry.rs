@@ -41,6 +41,7 @@ pub struct ActionFailure {
 pub fn catalog() -> Vec<ActionKind> {
     let mut kinds: Vec<ActionKind> = Vec::new();
     // ---- registry: add each family's kinds here ----
+    kinds.extend_from_slice(crate::git::KINDS);
     // ---- end of registry ----
     kinds.sort_by_key(|kind| kind.kind);
     kinds
