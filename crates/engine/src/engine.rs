@@ -1,0 +1,862 @@
+//! The loop: wait for the world, decide, write once for all runs, then act on what is on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_actions::{CaughtSignal, Ended, HostEvent, Job, JobContext, JobError, StartError, Stop};
+use baton_core::action::{AttemptEnd, ExitCause};
+use baton_core::decide::LockMove;
+use baton_core::lock::{LockEvent, LockEventKind, LockTable};
+use baton_core::mask::Masker;
+use baton_core::{Attempt, Epoch, Event, EventKind, Input, Log, Millis, RunId, RunState, StepIndex, Time};
+use baton_store::{Append, Conflict, Created, Events, Group, NewRun, Outcome, Store, StoreError};
+
+use crate::EngineError;
+use crate::clock::Clock;
+use crate::evaluate::Facts;
+use crate::hands::Hands;
+use crate::live::Live;
+use crate::load::{self, Submission};
+use crate::observer::{Notice, Observer, RunView, TICK};
+
+/// Output younger than this is held in memory, so that a short step costs no file; then others can see it.
+const HOLD_OUTPUT: Millis = Millis(150);
+
+/// How long starts wait after the machine had no process or descriptor to give.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a full disk is left alone before the next try.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often another process's changes to the lock log may get in the way of a grant within one round.
+const GRANT_TRIES: u32 = 64;
+
+/// What became of a submission.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Submitted {
+    /// The run.
+    pub run: RunId,
+    /// Whether it was there before, under the same idempotency key.
+    pub existing: bool,
+}
+
+/// Why [`Engine::drive`] came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Drive {
+    /// Every run that was driven here is over.
+    Done,
+    /// A signal asked this process to go; its runs are left for `resume`.
+    Abandoned {
+        /// The signal's name.
+        signal: &'static str,
+    },
+}
+
+/// What the process is asked to do by a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// Cancel what is driven here.
+    Cancel,
+    /// Let go of what is driven here.
+    Leave {
+        /// The signal's name.
+        signal: &'static str,
+    },
+}
+
+/// Drives runs: one per process, on one thread.
+pub struct Engine<S, H> {
+    pub(crate) store: S,
+    pub(crate) hands: H,
+    pub(crate) clock: Clock,
+    pub(crate) owner: Epoch,
+    store_name: String,
+    masker: Masker,
+    runs: BTreeMap<RunId, Live>,
+    /// Runs for which something may follow.
+    dirty: BTreeSet<RunId>,
+    due: BTreeSet<(Time, RunId)>,
+    locks: LockTable,
+    locks_seq: u64,
+    found: Vec<HostEvent>,
+    kinds: Vec<EventKind>,
+    cancels: u32,
+    leaving: Option<&'static str>,
+    disk_is_full: bool,
+    starts_wait: bool,
+    told_waiting: BTreeSet<String>,
+    watched: BTreeSet<Epoch>,
+    results: BTreeMap<RunId, baton_core::RunStatus>,
+}
+
+impl<S: Store, H: Hands> Engine<S, H> {
+    /// An engine over a store in which this process is registered as `owner`.
+    pub fn new(store: S, hands: H, owner: Epoch, store_name: String) -> Result<Self, EngineError> {
+        let mut engine = Self {
+            store,
+            hands,
+            clock: Clock::start(),
+            owner,
+            store_name,
+            masker: Masker::none(),
+            runs: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            due: BTreeSet::new(),
+            locks: LockTable::default(),
+            locks_seq: 0,
+            found: Vec::new(),
+            kinds: Vec::new(),
+            cancels: 0,
+            leaving: None,
+            disk_is_full: false,
+            starts_wait: false,
+            told_waiting: BTreeSet::new(),
+            watched: BTreeSet::new(),
+            results: BTreeMap::new(),
+        };
+        engine.follow_locks()?;
+        Ok(engine)
+    }
+
+    /// The store, for looking.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The runs driven here that are not over.
+    pub fn runs(&self) -> impl Iterator<Item = RunView<'_>> {
+        self.runs.iter().map(|(run, live)| RunView { run: *run, state: &live.state, plan: &live.plan })
+    }
+
+    /// How a run that was driven here ended.
+    pub fn result(&self, run: RunId) -> Option<baton_core::RunStatus> {
+        self.results.get(&run).copied()
+    }
+
+    /// Puts a run on disk. When this returns, nothing but a lost disk can lose it.
+    pub fn submit(&mut self, submission: Submission) -> Result<Submitted, EngineError> {
+        let Submission { source, compiled, created } = submission;
+        let at = self.clock.now();
+        let new = NewRun { created: &created, plan_text: &source.text, at };
+        let run = match self.store.create_run(&new, Some(self.owner))? {
+            Created::New { run } => run,
+            Created::Existing { run } => return Ok(Submitted { run, existing: true }),
+        };
+        let kept_outputs = load::kept_outputs(&self.store, &created, &compiled.graph)?;
+        let mut graph = compiled.graph.clone();
+        if let Some(limit) = created.max_concurrency {
+            Arc::make_mut(&mut graph).set_max_concurrency(limit);
+        }
+        let state = RunState::new(run, graph, at, &created, kept_outputs);
+        let facts = Facts::new(&created);
+        self.take(run, Live::new(state, Arc::new(compiled), facts, self.owner, 1));
+        Ok(Submitted { run, existing: false })
+    }
+
+    /// Makes a run that is loaded and owned by this process go on.
+    pub(crate) fn take(&mut self, run: RunId, live: Live) {
+        self.runs.insert(run, live);
+        self.dirty.insert(run);
+    }
+
+    /// Cancels a run that is driven here.
+    pub fn cancel(&mut self, run: RunId, by: &str, hurry: bool) {
+        if let Some(live) = self.runs.get_mut(&run) {
+            live.inputs.push(Input::Cancel { by: by.to_owned(), hurry });
+            self.dirty.insert(run);
+        }
+    }
+
+    /// Drives every run until all are over, or a signal asks this process to go.
+    pub fn drive(&mut self, observer: &mut dyn Observer) -> Result<Drive, EngineError> {
+        loop {
+            self.round(observer)?;
+            if let Some(signal) = self.leaving {
+                self.leave(observer)?;
+                return Ok(Drive::Abandoned { signal });
+            }
+            if self.runs.is_empty() {
+                return Ok(Drive::Done);
+            }
+            let timeout = self.timeout(observer);
+            self.wait(timeout, observer)?;
+        }
+    }
+
+    /// Decides, writes and acts until nothing follows without waiting.
+    pub fn round(&mut self, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let now = self.clock.now();
+        while let Some(&(due, run)) = self.due.first()
+            && due <= now
+        {
+            self.due.remove(&(due, run));
+            self.dirty.insert(run);
+        }
+        if !self.dirty.is_empty() {
+            let mut again = BTreeSet::new();
+            for run in std::mem::take(&mut self.dirty) {
+                let Some(live) = self.runs.get_mut(&run) else { continue };
+                if live.advance(now, &self.locks, &mut self.kinds) {
+                    again.insert(run);
+                }
+                self.note_due(run, now);
+            }
+            self.dirty.append(&mut again);
+            self.commit(now, observer)?;
+            self.move_locks(now, observer)?;
+        }
+        self.spill_old_output(now)?;
+        self.store.export_flush()?;
+        self.store.maintain()?;
+        Ok(())
+    }
+
+    fn note_due(&mut self, run: RunId, now: Time) {
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        let due = live.state.next_due(now, &self.locks);
+        if due != live.due {
+            if let Some(before) = live.due {
+                self.due.remove(&(before, run));
+            }
+            live.due = due;
+        }
+        if let Some(due) = due {
+            self.due.insert((due, run));
+        }
+    }
+
+    fn timeout(&self, observer: &dyn Observer) -> Option<Duration> {
+        if self.disk_is_full {
+            return Some(FULL_PAUSE);
+        }
+        if !self.dirty.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.due.first().map(|(due, _)| self.clock.until(*due));
+        let tick = observer.wants_ticks().then_some(TICK);
+        let busy = self.runs.values().any(|live| !live.to_start.is_empty()).then_some(BUSY_PAUSE);
+        let oldest =
+            self.runs.values().flat_map(|live| live.printed.values()).filter_map(|printed| printed.since).min();
+        let spill = oldest.map(|since| self.clock.until(since + HOLD_OUTPUT));
+        [due, tick, busy, spill].into_iter().flatten().min()
+    }
+
+    /// Waits for the world and takes in what it says.
+    fn wait(&mut self, timeout: Option<Duration>, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        self.hands.wait(timeout, &mut found)?;
+        if found.is_empty() && observer.wants_ticks() {
+            observer.tick(&mut self.runs());
+        }
+        for event in found.drain(..) {
+            self.take_in(event, observer)?;
+        }
+        self.found = found;
+        self.start_waiting(observer);
+        Ok(())
+    }
+
+    fn take_in(&mut self, event: HostEvent, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        match event {
+            HostEvent::Output { key, bytes } => self.take_output(key, bytes, observer)?,
+            HostEvent::Ended { key, end } => self.take_end(key, *end, observer)?,
+            HostEvent::Readable { .. } => self.wake_up()?,
+            HostEvent::Stuck { key, processes } => {
+                let Some(live) = self.runs.get(&key.run) else { return Ok(()) };
+                let step = live.plan.graph.id(key.step).to_owned();
+                observer.notice(Some(key.run), &Notice::Stuck { step, processes });
+            }
+            HostEvent::Signal(signal) => self.take_signal(signal, observer),
+        }
+        Ok(())
+    }
+
+    fn take_output(&mut self, key: Attempt, bytes: Vec<u8>, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let now = self.clock.now();
+        let Some(live) = self.runs.get_mut(&key.run) else { return Ok(()) };
+        let bytes = self.masker.mask(bytes);
+        let view = RunView { run: key.run, state: &live.state, plan: &live.plan };
+        observer.output(&view, key.step, key.number, &bytes);
+        if live.print(key.step, key.number, &bytes, now) {
+            spill(&mut self.store, live, key.run, key.step, now)?;
+        }
+        Ok(())
+    }
+
+    fn take_end(&mut self, key: Attempt, ended: Ended, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let now = self.clock.now();
+        let Some(live) = self.runs.get_mut(&key.run) else { return Ok(()) };
+        let end = AttemptEnd {
+            cause: ended.cause,
+            duration: ended.duration,
+            output: live.printed_output(key.step, now),
+            outputs: ended.outputs,
+            artifacts: Vec::new(),
+            leftovers: ended.leftovers,
+        };
+        if !end.leftovers.is_empty() {
+            let step = live.plan.graph.id(key.step).to_owned();
+            observer.notice(Some(key.run), &Notice::Leftovers { step, processes: end.leftovers.clone() });
+        }
+        live.inputs.push(Input::AttemptEnded { step: key.step, attempt: key.number, end: Box::new(end) });
+        self.dirty.insert(key.run);
+        Ok(())
+    }
+
+    fn take_signal(&mut self, signal: CaughtSignal, observer: &mut dyn Observer) {
+        let name = signal_name(signal);
+        match signal {
+            CaughtSignal::Interrupt => {
+                self.cancels += 1;
+                let hurry = self.cancels > 1;
+                let effect =
+                    if hurry { "ending what runs at once" } else { "canceling; once more ends what runs at once" };
+                observer.notice(None, &Notice::Signal { name, effect });
+                let by = format!("signal {name}");
+                let runs: Vec<RunId> = self.runs.keys().copied().collect();
+                for run in runs {
+                    self.cancel(run, &by, hurry);
+                }
+            }
+            CaughtSignal::Terminate | CaughtSignal::Hangup => {
+                let effect = "ending what runs; the run can go on with `baton resume`";
+                observer.notice(None, &Notice::Signal { name, effect });
+                self.leaving = Some(name);
+            }
+        }
+    }
+
+    /// Another process wants something, or has changed the locks, or an owner that was watched is dead.
+    pub(crate) fn wake_up(&mut self) -> Result<(), EngineError> {
+        self.take_commands()?;
+        self.follow_locks()?;
+        self.dirty.extend(self.runs.keys());
+        Ok(())
+    }
+
+    /// Reads what other processes want of the runs driven here.
+    fn take_commands(&mut self) -> Result<(), EngineError> {
+        for pending in self.store.commands(self.owner)? {
+            let Some(live) = self.runs.get_mut(&pending.run) else { continue };
+            if live.answered.contains(&pending.id) {
+                continue;
+            }
+            match pending.command {
+                baton_store::Command::Cancel { by, hurry } => live.inputs.push(Input::Cancel { by, hurry }),
+            }
+            live.answered.push(pending.id);
+            self.dirty.insert(pending.run);
+        }
+        Ok(())
+    }
+
+    /// Writes what is decided, all runs in one transaction, then acts on it.
+    fn commit(&mut self, now: Time, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let mut releases: BTreeMap<RunId, Vec<LockEvent>> = BTreeMap::new();
+        for run in self.locks.runs() {
+            let Some(live) = self.runs.get(&run) else { continue };
+            let holders = live.state.locks_to_release(&self.locks);
+            if !holders.is_empty() {
+                let kind = LockEventKind::Released { reason: None };
+                let events = holders.into_iter().map(|holder| LockEvent { at: now, holder, kind: kind.clone() });
+                releases.insert(run, events.collect());
+            }
+        }
+        let mut runs = Vec::new();
+        for (run, live) in &mut self.runs {
+            if live.batch.is_empty() && live.answered.is_empty() && !releases.contains_key(run) {
+                continue;
+            }
+            if live.output_dirty
+                && let Some(writer) = &mut live.output
+            {
+                writer.sync()?;
+                live.output_dirty = false;
+            }
+            runs.push(*run);
+        }
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let mut groups = Vec::with_capacity(runs.len());
+        for run in &runs {
+            let live = &self.runs[run];
+            let mut appends = Vec::with_capacity(2);
+            if !live.batch.is_empty() {
+                appends.push(live_append(*run, live, &live.batch));
+            }
+            if let Some(events) = releases.get(run) {
+                appends.push(shared_append(live.epoch, None, events));
+            }
+            groups.push(Group { appends, answered: live.answered.clone() });
+        }
+        let outcomes = match self.store.append(&groups) {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.not_written(error, observer),
+        };
+        drop(groups);
+        if self.disk_is_full {
+            self.disk_is_full = false;
+            observer.notice(None, &Notice::DiskFree);
+        }
+        let mut lost = None;
+        for (run, outcome) in runs.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Committed { .. } => {
+                    let Some(live) = self.runs.get_mut(run) else { continue };
+                    live.answered.clear();
+                    let batch = std::mem::take(&mut live.batch);
+                    self.act_on(*run, batch, observer);
+                }
+                Outcome::Conflict { .. } => {
+                    self.drop_run(*run);
+                    lost = Some(*run);
+                }
+            }
+        }
+        if !releases.is_empty() {
+            self.follow_locks()?;
+            self.wake_waiting()?;
+        }
+        match lost {
+            Some(run) => Err(EngineError::TakenOver { run }),
+            None => Ok(()),
+        }
+    }
+
+    fn not_written(&mut self, error: StoreError, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        if !matches!(error, StoreError::DiskFull { .. }) {
+            return Err(error.into());
+        }
+        // What is decided stays decided and unacted on; it is written as soon as there is room.
+        if !self.disk_is_full {
+            self.disk_is_full = true;
+            observer.notice(None, &Notice::DiskFull);
+        }
+        self.dirty.extend(self.runs.keys());
+        Ok(())
+    }
+
+    /// Acts on events of a run that are on disk, then tells of them: whoever looks on must not hold up what runs.
+    fn act_on(&mut self, run: RunId, batch: Vec<Event>, observer: &mut dyn Observer) {
+        for event in &batch {
+            match &event.kind {
+                EventKind::StepStarted { step, attempt, .. } => self.start(run, *step, *attempt, observer),
+                EventKind::StepStopping { step, attempt, kill_at, .. } => self.stop(run, *step, *attempt, *kill_at),
+                EventKind::RunCompleted { status } => {
+                    self.results.insert(run, *status);
+                }
+                EventKind::RunCreated(_)
+                | EventKind::RunStarted
+                | EventKind::RunResumed { .. }
+                | EventKind::RunStopping { .. }
+                | EventKind::StepCondition { .. }
+                | EventKind::StepSucceeded { .. }
+                | EventKind::StepFailed { .. }
+                | EventKind::StepTimeout { .. }
+                | EventKind::StepLost { .. }
+                | EventKind::StepCanceled { .. }
+                | EventKind::StepRetry { .. }
+                | EventKind::StepSkipped { .. } => {}
+            }
+        }
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        for event in &batch {
+            live.seq += 1;
+            observer.event(&RunView { run, state: &live.state, plan: &live.plan }, live.seq, event);
+        }
+        if live.state.result().is_some() {
+            self.drop_run(run);
+        }
+    }
+
+    fn drop_run(&mut self, run: RunId) {
+        let Some(live) = self.runs.remove(&run) else { return };
+        if let Some(due) = live.due {
+            self.due.remove(&(due, run));
+        }
+        // Nothing runs in a run that is over; in one that was taken over, what runs here must not run twice.
+        for (step, running) in live.state.running() {
+            self.hands.stop(Attempt { run, step, number: running.attempt }, Stop::Kill);
+        }
+    }
+
+    fn start(&mut self, run: RunId, step: StepIndex, number: u32, observer: &mut dyn Observer) {
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        let job = job(live, run, step, number, &self.store_name, self.hands.self_exe());
+        let started = match job {
+            Ok(job) => self.hands.start(Attempt { run, step, number }, job),
+            Err(error) => {
+                not_started(live, step, number, error);
+                self.dirty.insert(run);
+                return;
+            }
+        };
+        match started {
+            Ok(()) => {}
+            Err(error @ StartError::Busy { .. }) => {
+                live.to_start.push_back((step, number));
+                if !self.starts_wait {
+                    self.starts_wait = true;
+                    observer.notice(Some(run), &Notice::StartsWait { error: with_sources(&error) });
+                }
+            }
+            Err(error) => {
+                not_started(live, step, number, with_sources(&error));
+                self.dirty.insert(run);
+            }
+        }
+    }
+
+    /// Starts what waited for the machine to have room.
+    fn start_waiting(&mut self, observer: &mut dyn Observer) {
+        if !self.starts_wait {
+            return;
+        }
+        self.starts_wait = false;
+        let waiting: Vec<(RunId, StepIndex, u32)> = self
+            .runs
+            .iter_mut()
+            .flat_map(|(run, live)| live.to_start.drain(..).map(|(step, number)| (*run, step, number)))
+            .collect();
+        for (run, step, number) in waiting {
+            self.start(run, step, number, observer);
+        }
+    }
+
+    fn stop(&mut self, run: RunId, step: StepIndex, number: u32, kill_at: Option<Time>) {
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        if let Some(at) = live.to_start.iter().position(|waiting| *waiting == (step, number)) {
+            live.to_start.remove(at);
+            not_started(live, step, number, "it was told to end before it could be started".to_owned());
+            self.dirty.insert(run);
+            return;
+        }
+        let how = if kill_at.is_some() { Stop::Terminate } else { Stop::Kill };
+        self.hands.stop(Attempt { run, step, number }, how);
+    }
+
+    /// Takes in what happened to the shared locks since the last look.
+    fn follow_locks(&mut self) -> Result<(), EngineError> {
+        let locks = &mut self.locks;
+        self.locks_seq = self.store.lock_events(self.locks_seq, &mut |event| locks.apply(&event))?;
+        Ok(())
+    }
+
+    /// Grants locks to the runs driven here, or puts them in line.
+    fn move_locks(&mut self, now: Time, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        if self.disk_is_full {
+            return Ok(());
+        }
+        let runs: Vec<RunId> = self.runs.iter().filter(|(_, live)| live.state.wants_locks()).map(|(r, _)| *r).collect();
+        for run in runs {
+            let mut tries = 0;
+            while let Some(live) = self.runs.get(&run)
+                && let Some(step) = live.state.next_lock_move(now, &live.expressions(), &self.locks)
+            {
+                if !self.make_lock_move(run, step, now, observer)? {
+                    tries += 1;
+                    if tries >= GRANT_TRIES {
+                        self.dirty.insert(run);
+                        break;
+                    }
+                }
+            }
+            self.note_due(run, now);
+        }
+        self.tend_blocked(now, observer)
+    }
+
+    /// Answers whether the move was made; if not, the lock log has grown and is to be looked at again.
+    fn make_lock_move(
+        &mut self,
+        run: RunId,
+        lock_move: LockMove,
+        now: Time,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, EngineError> {
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(true) };
+        let (holder, kind, expected, kinds) = match lock_move {
+            LockMove::Grant { holder, names, events } => {
+                (holder, LockEventKind::Granted { names }, Some(self.locks_seq), events)
+            }
+            LockMove::Request { holder, names } => (holder, LockEventKind::Requested { names }, None, Vec::new()),
+            LockMove::Fail(kinds) => {
+                live.state.apply_all(&kinds, now);
+                live.batch.extend(kinds.into_iter().map(|kind| Event { at: now, kind }));
+                self.dirty.insert(run);
+                self.commit(now, observer)?;
+                return Ok(true);
+            }
+        };
+        let shared = [LockEvent { at: now, holder, kind }];
+        let events: Vec<Event> = kinds.into_iter().map(|kind| Event { at: now, kind }).collect();
+        let mut appends = vec![shared_append(live.epoch, expected, &shared)];
+        if !events.is_empty() {
+            appends.push(live_append(run, live, &events));
+        }
+        let outcome = match self.store.append(&[Group { appends, answered: Vec::new() }]) {
+            Ok(outcomes) => outcomes.into_iter().next(),
+            Err(error) => {
+                self.not_written(error, observer)?;
+                return Ok(false);
+            }
+        };
+        self.follow_locks()?;
+        match outcome {
+            Some(Outcome::Committed { .. }) => {
+                let Some(live) = self.runs.get_mut(&run) else { return Ok(true) };
+                for event in &events {
+                    live.state.apply(event);
+                }
+                self.dirty.insert(run);
+                self.act_on(run, events, observer);
+                Ok(true)
+            }
+            Some(Outcome::Conflict { log: Log::Shared, .. }) => Ok(false),
+            Some(Outcome::Conflict { reason: Conflict::Ended, .. }) | None => Ok(false),
+            Some(Outcome::Conflict { log: Log::Run(run), .. }) => {
+                self.drop_run(run);
+                Err(EngineError::TakenOver { run })
+            }
+        }
+    }
+
+    /// Says who waits for whom, and sees to it that a dead holder is noticed.
+    fn tend_blocked(&mut self, now: Time, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let mut dead = Vec::new();
+        let waiting: Vec<_> =
+            self.locks.line().filter(|waiting| self.runs.contains_key(&waiting.holder.run)).cloned().collect();
+        self.told_waiting.retain(|told| waiting.iter().any(|waiting| waiting.holder.to_string() == *told));
+        for waiting in waiting {
+            let Some((lock, blocker)) = self.locks.blocker(&waiting.holder, &waiting.names) else { continue };
+            if self.told_waiting.insert(waiting.holder.to_string()) {
+                let notice = Notice::WaitingForLock {
+                    holder: waiting.holder.to_string(),
+                    lock: lock.to_owned(),
+                    owner: blocker.to_string(),
+                };
+                observer.notice(Some(waiting.holder.run), &notice);
+            }
+            if !self.runs.contains_key(&blocker.run) && !dead.contains(&blocker.run) {
+                dead.push(blocker.run);
+            }
+        }
+        for run in dead {
+            self.tend_holder(run, now, observer)?;
+        }
+        Ok(())
+    }
+
+    /// Looks after a run driven elsewhere that stands in the way: frees its locks once its owner and its children
+    /// are gone, and until then has somebody watch the owner.
+    fn tend_holder(&mut self, run: RunId, now: Time, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let row = self.store.run(run)?;
+        let Some(owner) = row.owner else { return Ok(()) };
+        if owner == self.owner {
+            return Ok(());
+        }
+        let alive = self.store.owners()?.iter().any(|row| row.epoch == owner && row.alive);
+        let prefix = format!("{}/{run}/", self.store_name);
+        if alive || self.hands.has_survivors(&prefix) {
+            if self.watched.insert(owner) {
+                self.hands.watch_death(owner, prefix);
+            }
+            return Ok(());
+        }
+        let reason = Some(format!("its owner died: freed by the owner of epoch {}", self.owner.0));
+        let holders: Vec<_> = self
+            .locks
+            .held_in(run)
+            .chain(self.locks.waiting_in(run))
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let events: Vec<LockEvent> = holders
+            .iter()
+            .map(|holder| LockEvent {
+                at: now,
+                holder: holder.clone(),
+                kind: LockEventKind::Released { reason: reason.clone() },
+            })
+            .collect();
+        let append = shared_append(self.owner, Some(self.locks_seq), &events);
+        let outcomes = self.store.append(&[Group { appends: vec![append], answered: Vec::new() }])?;
+        self.follow_locks()?;
+        if let [Outcome::Committed { .. }] = outcomes[..] {
+            for holder in holders {
+                observer.notice(None, &Notice::LocksFreed { holder: holder.to_string() });
+            }
+            self.wake_waiting()?;
+        }
+        self.dirty.extend(self.runs.keys());
+        Ok(())
+    }
+
+    /// Wakes the owners of runs that stand in line elsewhere.
+    fn wake_waiting(&mut self) -> Result<(), EngineError> {
+        let runs: BTreeSet<RunId> = self.locks.line().map(|waiting| waiting.holder.run).collect();
+        for run in runs {
+            if self.runs.contains_key(&run) {
+                self.dirty.insert(run);
+            } else if let Some(owner) = self.store.run(run)?.owner {
+                self.store.wake(owner)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves output that is old enough for others to want to see it into the segment.
+    fn spill_old_output(&mut self, now: Time) -> Result<(), EngineError> {
+        for (run, live) in &mut self.runs {
+            let old: Vec<StepIndex> = live
+                .printed
+                .iter()
+                .filter(|(_, printed)| printed.since.is_some_and(|since| since + HOLD_OUTPUT <= now))
+                .map(|(step, _)| *step)
+                .collect();
+            for step in &old {
+                spill(&mut self.store, live, *run, *step, now)?;
+            }
+            if let (false, Some(writer)) = (old.is_empty(), &mut live.output) {
+                writer.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the children and leaves the runs for `resume`.
+    fn leave(&mut self, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        let now = self.clock.now();
+        let mut open: BTreeMap<Attempt, Time> = BTreeMap::new();
+        for (run, live) in &mut self.runs {
+            live.take_inputs(now, &mut self.kinds);
+            for (step, running) in live.state.running() {
+                let key = Attempt { run: *run, step, number: running.attempt };
+                if !live.to_start.contains(&(step, running.attempt)) {
+                    open.insert(key, now + live.state.graph().policy(step).stop_grace);
+                }
+            }
+        }
+        for key in open.keys() {
+            self.hands.stop(*key, Stop::Terminate);
+        }
+        let mut hurry = false;
+        while let Some(due) = open.values().min().copied() {
+            self.hands.wait(Some(self.clock.until(due)), &mut self.found)?;
+            for event in std::mem::take(&mut self.found) {
+                match event {
+                    HostEvent::Ended { key, .. } => {
+                        open.remove(&key);
+                    }
+                    HostEvent::Signal(_) => hurry = true,
+                    HostEvent::Output { key, bytes } => self.take_output(key, bytes, observer)?,
+                    HostEvent::Readable { .. } => self.wake_up()?,
+                    HostEvent::Stuck { .. } => {}
+                }
+            }
+            let now = self.clock.now();
+            for (key, due) in &mut open {
+                if *due <= now || hurry {
+                    self.hands.stop(*key, Stop::Kill);
+                    // Nothing stronger is left to try; a process in an uninterruptible call may take its time.
+                    *due = now + Millis::from_secs(1);
+                }
+            }
+        }
+        let now = self.clock.now();
+        for live in self.runs.values_mut() {
+            live.inputs.push(Input::Abandon);
+            live.take_inputs(now, &mut self.kinds);
+        }
+        self.commit(now, observer)?;
+        self.store.export_flush()?;
+        Ok(())
+    }
+}
+
+fn live_append<'a>(run: RunId, live: &'a Live, events: &'a [Event]) -> Append<'a> {
+    Append {
+        log: Log::Run(run),
+        epoch: live.epoch,
+        expected_seq: Some(live.seq),
+        events: Events::Run(events, live.state.graph()),
+    }
+}
+
+fn shared_append(epoch: Epoch, expected_seq: Option<u64>, events: &[LockEvent]) -> Append<'_> {
+    Append { log: Log::Shared, epoch, expected_seq, events: Events::Locks(events) }
+}
+
+fn signal_name(signal: CaughtSignal) -> &'static str {
+    match signal {
+        CaughtSignal::Interrupt => "SIGINT",
+        CaughtSignal::Terminate => "SIGTERM",
+        CaughtSignal::Hangup => "SIGHUP",
+    }
+}
+
+/// An error with everything that caused it.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn not_started(live: &mut Live, step: StepIndex, attempt: u32, error: String) {
+    let end = Box::new(AttemptEnd::bare(ExitCause::NotStarted { error }));
+    live.inputs.push(Input::AttemptEnded { step, attempt, end });
+}
+
+/// Moves what an attempt printed into the run's segment.
+fn spill(store: &mut impl Store, live: &mut Live, run: RunId, step: StepIndex, now: Time) -> Result<(), EngineError> {
+    let Some(printed) = live.printed.get_mut(&step) else { return Ok(()) };
+    printed.since = None;
+    if printed.held.is_empty() {
+        return Ok(());
+    }
+    if live.output.is_none() {
+        live.output = Some(store.output_writer(run)?);
+    }
+    if let Some(writer) = &mut live.output {
+        writer.append(step, printed.attempt, now, &printed.held)?;
+        printed.held.clear();
+        printed.spilled = true;
+    }
+    Ok(())
+}
+
+fn job(live: &Live, run: RunId, step: StepIndex, number: u32, store: &str, self_exe: &Path) -> Result<Job, String> {
+    let computed;
+    let invocation = match live.state.invocation(step) {
+        Some(recorded) => &**recorded,
+        None => {
+            computed = live.expressions().invocation_of(&live.state, step)?;
+            &computed
+        }
+    };
+    let graph = live.state.graph();
+    let policy = graph.policy(step);
+    let context = JobContext {
+        store,
+        run,
+        step: graph.id(step),
+        number,
+        base: Path::new(&live.facts.cwd),
+        self_exe,
+        artifacts: &live.plan.artifacts(step),
+        detach: live.plan.detach(step),
+        stop_grace: Duration::from_millis(policy.stop_grace.0),
+        accept: policy.accept,
+    };
+    Job::from_invocation(invocation, &context).map_err(|error: JobError| error.to_string())
+}

@@ -1,0 +1,88 @@
+//! The part of the world that attempts touch, as the loop sees it: processes here, a simulation or nothing elsewhere.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_actions::{Host, HostEvent, Job, StartError, Stop};
+use baton_core::{Attempt, Epoch};
+use baton_store::DataDir;
+
+use crate::EngineError;
+
+/// What can start attempts, end them, and tell what becomes of them.
+pub trait Hands {
+    /// Starts an attempt. Its start is on disk already.
+    fn start(&mut self, key: Attempt, job: Job) -> Result<(), StartError>;
+
+    /// Tells an attempt, the whole tree of it, to end.
+    fn stop(&mut self, key: Attempt, how: Stop);
+
+    /// Waits until something happens, at most for `timeout`, and appends what did.
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<HostEvent>) -> Result<(), EngineError>;
+
+    /// This program, for actions that run inside it.
+    fn self_exe(&self) -> &Path;
+
+    /// Whether processes of attempts with this prefix live although their driver is dead.
+    fn has_survivors(&self, prefix: &str) -> bool;
+
+    /// Has [`Hands::wait`] tell of something readable once `owner` and all processes with this prefix are gone.
+    fn watch_death(&mut self, owner: Epoch, prefix: String);
+}
+
+/// Attempts as real process trees.
+pub struct Processes {
+    pub(crate) host: Host,
+    pub(crate) self_exe: PathBuf,
+    pub(crate) directory: DataDir,
+    /// Both ends of the FIFO by which others wake this process.
+    pub(crate) wake: Option<Arc<File>>,
+}
+
+impl Hands for Processes {
+    fn start(&mut self, key: Attempt, job: Job) -> Result<(), StartError> {
+        self.host.start(key, job).map(|_| ())
+    }
+
+    fn stop(&mut self, key: Attempt, how: Stop) {
+        self.host.signal(key, how);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<HostEvent>) -> Result<(), EngineError> {
+        self.host.wait(timeout, events).map_err(|source| EngineError::Wait { source })?;
+        if events.iter().any(|event| matches!(event, HostEvent::Readable { .. }))
+            && let Some(wake) = &self.wake
+        {
+            // It does not block: what is read is only that somebody wrote.
+            let mut bytes = [0; 64];
+            while matches!((&**wake).read(&mut bytes), Ok(length) if length > 0) {}
+        }
+        Ok(())
+    }
+
+    fn self_exe(&self) -> &Path {
+        &self.self_exe
+    }
+
+    fn has_survivors(&self, prefix: &str) -> bool {
+        // What cannot be looked at may live: nothing is taken from it.
+        baton_actions::survivors(prefix).map_or(true, |found| !found.is_empty())
+    }
+
+    fn watch_death(&mut self, owner: Epoch, prefix: String) {
+        let Some(wake) = self.wake.clone() else { return };
+        let directory = self.directory.clone();
+        // It sleeps in the kernel until the owner's lock file is free.
+        std::thread::spawn(move || {
+            let dead = baton_store::wait_for_death(&directory, owner);
+            let gone = baton_actions::wait_for_survivors(&prefix);
+            if dead.is_ok() && gone.is_ok() {
+                // A FIFO that is full of wakes wakes as well.
+                let _ = (&*wake).write(&[1]);
+            }
+        });
+    }
+}
