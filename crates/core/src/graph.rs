@@ -136,7 +136,7 @@ const HAS_FALLBACK: u8 = 4;
 const IS_FALLBACK: u8 = 8;
 
 /// Edges as one flat array and where each step's part begins.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Edges {
     starts: Vec<u32>,
     targets: Vec<StepIndex>,
@@ -149,7 +149,7 @@ impl Edges {
 }
 
 /// A plan's steps, edges and rules: never changes during a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Graph {
     names: String,
     name_starts: Vec<u32>,

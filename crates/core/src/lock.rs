@@ -146,7 +146,8 @@ impl LockTable {
         let place = self.places.get(holder).copied().unwrap_or(u64::MAX);
         for waiting in self.line.range(..place).map(|(_, waiting)| waiting) {
             if waiting.holder != *holder
-                && let Some(name) = waiting.names.iter().find(|name| names.contains(name))
+                && let Some(name) =
+                    waiting.names.iter().find(|name| names.contains(name) && self.owners.get(*name) != Some(holder))
             {
                 return Some((name, &waiting.holder));
             }
@@ -185,11 +186,13 @@ impl LockTable {
         if wants.is_empty() {
             return None;
         }
-        let held_by_others =
-            |name: &String, holder: &Holder| self.owners.get(name).is_some_and(|owner| owner != holder);
         let mut claimed: BTreeSet<&str> = BTreeSet::new();
         let is_free = |claimed: &BTreeSet<&str>, holder: &Holder, names: &[String]| {
-            !names.iter().any(|name| claimed.contains(name.as_str()) || held_by_others(name, holder))
+            names.iter().all(|name| match self.owners.get(name) {
+                // What it has already, nobody in line can have before it lets go: a resumed run takes its locks again.
+                Some(owner) => owner == holder,
+                None => !claimed.contains(name.as_str()),
+            })
         };
         for waiting in self.line.values() {
             let free = is_free(&claimed, &waiting.holder, &waiting.names);

@@ -140,7 +140,7 @@ enum Verdict {
 }
 
 /// The state of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct RunState {
     pub(crate) graph: Arc<Graph>,
     pub(crate) run: RunId,
