@@ -145,7 +145,7 @@ pub struct Host {
     /// The main processes that are not reaped.
     mains: HashMap<u32, usize>,
     orphans: Orphans,
-    /// Attempts whose main process has ended, but not everything about them.
+    /// Attempts whose main process has ended or was killed, but not everything about them is over.
     settling: Vec<usize>,
     /// Attempts whose pipe is not registered yet, by the time when it shall be.
     unwatched: VecDeque<(Instant, SlotId)>,
@@ -194,6 +194,13 @@ struct MainEnd {
     at: Instant,
     exit: Option<Exit>,
     out_of_memory: bool,
+}
+
+impl Running {
+    /// Whether what its main process leaves running stays.
+    fn lets_go(&self) -> bool {
+        self.job.detach && self.pressed.is_none()
+    }
 }
 
 /// What a key of the poller stands for.
@@ -385,10 +392,12 @@ impl Host {
         for key in &keys {
             match Token::of(*key) {
                 Token::Pipe(at) => {
-                    let limit = budget.min(PIPE_ROUND_BYTES);
-                    if limit > 0 && self.read_pipe(at, limit, &mut budget, out) == Pipe::Closed {
+                    let mut allowed = budget.min(PIPE_ROUND_BYTES);
+                    budget -= allowed;
+                    if allowed > 0 && self.read_pipe(at, &mut allowed, out) == Pipe::Closed {
                         self.close_pipe(at);
                     }
+                    budget += allowed;
                 }
                 Token::Main(at) => anything_ended |= self.reap_main(at, now),
                 Token::Orphan(at) => {
@@ -532,24 +541,24 @@ impl Host {
         running.ended = Some(MainEnd { at: now, exit, out_of_memory });
         self.poll.forget(running.handle.as_fd());
         self.mains.remove(&running.pid);
-        self.settling.push(at);
+        if !self.settling.contains(&at) {
+            self.settling.push(at);
+        }
         true
     }
 
-    /// Reads at most `limit` bytes, and takes them off `budget`.
-    fn read_pipe(&mut self, at: usize, limit: usize, budget: &mut usize, out: &mut Vec<HostEvent>) -> Pipe {
+    /// Reads while more is `allowed`, and takes off it what was read.
+    fn read_pipe(&mut self, at: usize, allowed: &mut usize, out: &mut Vec<HostEvent>) -> Pipe {
         let Some(running) = self.slots.get_mut(at).and_then(|slot| slot.running.as_deref_mut()) else {
             return Pipe::Empty;
         };
         let Some(pipe) = &mut running.pipe else { return Pipe::Closed };
-        let mut taken = 0;
-        while taken < limit {
+        while *allowed > 0 {
             match pipe.read(&mut self.buffer) {
                 Ok(0) => return Pipe::Closed,
                 Ok(count) => {
                     out.push(HostEvent::Output { key: running.key, bytes: self.buffer[..count].to_vec() });
-                    taken += count;
-                    *budget = budget.saturating_sub(count);
+                    *allowed = allowed.saturating_sub(count);
                     // A pipe gives all it has, so a short read says that it is empty.
                     if count < self.buffer.len() {
                         return Pipe::Empty;
@@ -607,17 +616,28 @@ impl Host {
         self.settling.append(&mut settling);
     }
 
-    /// Carries an attempt whose main process has ended towards its end; says whether it is there.
+    /// Carries an attempt towards its end; says whether it is there.
     fn settle(&mut self, at: usize, now: Instant, out: &mut Vec<HostEvent>) -> bool {
-        let tree_is_gone = self.tree_is_gone(at);
         let Some(running) = self.running_at(at) else { return true };
-        let Some(ended) = running.ended else { return false };
-        if running.pipe.is_some() {
-            let limit = if tree_is_gone { usize::MAX } else { PIPE_ROUND_BYTES };
-            let met = self.read_pipe(at, limit, &mut usize::MAX.clone(), out);
+        let Some(ended) = running.ended else {
+            // Killed, and not dead yet.
+            self.press_leftovers(at, now, out);
+            return false;
+        };
+        let detached = running.lets_go();
+        let tree_is_gone = self.tree_is_gone(at);
+        if self.running_at(at).is_some_and(|running| running.pipe.is_some()) {
+            let mut allowed = PIPE_ROUND_BYTES;
+            let met = self.read_pipe(at, &mut allowed, out);
             let over = now >= ended.at + OUTPUT_AFTER_END;
-            // With nobody of the tree left to write, empty is the end.
-            if met == Pipe::Closed || over || tree_is_gone {
+            let close = match met {
+                Pipe::Closed => true,
+                // With nobody of the tree left to write, empty is the end.
+                Pipe::Empty => tree_is_gone || over,
+                // With nobody left to write there is an end to what is there, and all of it is wanted.
+                Pipe::More => over && (detached || !tree_is_gone),
+            };
+            if close {
                 self.close_pipe(at);
             } else {
                 self.watch_pipe(at);

@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Host, HostEvent, NAMED_LEFTOVERS, SlotId, Stop, Token};
+use super::{Host, HostEvent, NAMED_LEFTOVERS, Running, SlotId, Stop, Token};
 use crate::environment::ATTEMPT_VARIABLE;
 use crate::lineage::beneath;
 use crate::sys::{self, Children, Poll, ProcessHandle, ProcessInfo};
 
-/// From the polite signal to leftovers to the one that cannot be refused.
+/// From the polite signal to leftovers to the one that cannot be refused, at most; less where the step's grace is less.
 const LEFTOVER_TERM_GRACE: Duration = Duration::from_secs(2);
 /// How often processes that were killed and are still there are killed again.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
 /// When processes that do not die are reported.
 const STUCK_AFTER: Duration = Duration::from_secs(3);
+/// When to look again at what could not be seen for want of descriptors or memory.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often the table of processes is read to find what was born while it was read. All that was found is stopped
 /// before the next look, so only a process that nobody has seen yet can still fork.
 const WALKS: usize = 16;
@@ -69,6 +71,8 @@ pub(super) struct Orphans {
     /// Processes that were seen beneath an attempt while it was being ended: number and start name one for ever.
     lineage: HashMap<(u32, u64), SlotId>,
     own_group: u32,
+    /// The last look found something that could not be looked at, for want of descriptors or memory.
+    unseen: bool,
 }
 
 impl Orphans {
@@ -81,6 +85,7 @@ impl Orphans {
             groups: HashMap::new(),
             lineage: HashMap::new(),
             own_group: sys::own_group(),
+            unseen: false,
         }
     }
 
@@ -122,13 +127,14 @@ impl Host {
     /// Looks for children that we did not start: reaps the dead, and finds out whose the living are.
     pub(super) fn sweep(&mut self) {
         let mut found = std::mem::take(&mut self.orphans.found);
-        // Where the list cannot be read now (no descriptors, no memory), the next sweep does it.
-        if self.orphans.children.read(&mut found).is_ok() {
-            for pid in &found {
-                if !self.mains.contains_key(pid) && !self.orphans.by_pid.contains_key(pid) {
-                    self.adopt(*pid);
-                }
+        self.orphans.unseen = self.orphans.children.read(&mut found).is_err();
+        for pid in &found {
+            if !self.mains.contains_key(pid) && !self.orphans.by_pid.contains_key(pid) {
+                self.adopt(*pid);
             }
+        }
+        if self.orphans.unseen {
+            self.next_sweep = Instant::now() + LOOK_AGAIN;
         }
         self.orphans.found = found;
         // Those that could not be given a handle are not reported by the poller.
@@ -147,7 +153,14 @@ impl Host {
 
     fn adopt(&mut self, pid: u32) {
         // It is our child and only we reap it, so its number stays its own through all of this.
-        let Some(info) = sys::info_of(pid) else { return };
+        let info = match sys::look_at(pid) {
+            Ok(Some(info)) => info,
+            Ok(None) => return,
+            Err(_) => {
+                self.orphans.unseen = true;
+                return;
+            }
+        };
         if info.group == self.orphans.own_group && sys::environ_of(pid, ATTEMPT_VARIABLE).is_none() {
             // Every attempt has a group of its own: this was started by other code of this program, which waits for it.
             return;
@@ -213,11 +226,14 @@ impl Host {
 
     /// Whether nothing of an attempt whose main process has been reaped is left. Detached processes are let go here.
     pub(super) fn tree_is_gone(&mut self, at: usize) -> bool {
+        if self.orphans.unseen {
+            return false;
+        }
         if self.orphans.is_empty() {
             return true;
         }
         let id = self.slot_id(at);
-        let let_go = self.running_at(at).is_some_and(|running| running.job.detach && running.pressed.is_none());
+        let let_go = self.running_at(at).is_some_and(Running::lets_go);
         let mut gone = true;
         for place in 0..self.orphans.places.len() {
             let Some(orphan) = &self.orphans.places[place] else { continue };
@@ -239,7 +255,7 @@ impl Host {
         gone
     }
 
-    /// Ends what the main process left running: it has the step's grace to end by itself, then it is asked, then killed.
+    /// Ends what is left of an attempt. What its main process left running has the step's grace to end by itself, then it is asked, then killed.
     pub(super) fn press_leftovers(&mut self, at: usize, now: Instant, out: &mut Vec<HostEvent>) {
         let Some(running) = self.running_at_mut(at) else { return };
         let grace = running.job.stop_grace;
@@ -257,7 +273,7 @@ impl Host {
             (Some(stage), _) if now < stage.due => return,
             (Some(stage), _) => match stage.kind {
                 StageKind::Waiting => {
-                    (Stage { kind: StageKind::Asked, due: now + LEFTOVER_TERM_GRACE }, Some(Stop::Terminate))
+                    (Stage { kind: StageKind::Asked, due: now + grace.min(LEFTOVER_TERM_GRACE) }, Some(Stop::Terminate))
                 }
                 StageKind::Asked => (
                     Stage { kind: StageKind::Killed { since: now, reported: false }, due: now + KILL_AGAIN },
@@ -267,7 +283,7 @@ impl Host {
                     let stuck = now >= since + STUCK_AFTER;
                     if stuck && !reported {
                         let key = running.key;
-                        let processes = self.named(at, true);
+                        let processes = self.named_with_reason(at);
                         out.push(HostEvent::Stuck { key, processes });
                     }
                     let kind = StageKind::Killed { since, reported: reported || stuck };
@@ -296,6 +312,14 @@ impl Host {
             slots.retain(|at| self.running_at(*at).is_some());
             if !slots.is_empty() {
                 self.press(&slots, how);
+            }
+            if how == Stop::Kill {
+                // From now on each round sees to it that they die.
+                for at in slots {
+                    if !self.settling.contains(&at) {
+                        self.settling.push(at);
+                    }
+                }
             }
         }
     }
@@ -350,7 +374,7 @@ impl Host {
             }
         }
         for at in slots {
-            let names = self.named(*at, false);
+            let names = self.named(*at);
             if let Some(running) = self.running_at_mut(*at)
                 && running.ended.is_some()
             {
@@ -394,22 +418,28 @@ impl Host {
         beneath(table, roots)
     }
 
-    /// The processes that an ended attempt left, for people.
-    fn named(&self, at: usize, with_state: bool) -> Vec<String> {
-        let name = |orphan: &Orphan| {
-            let info = &orphan.info;
-            if !with_state {
-                return format!("{} {}", info.pid, info.name);
-            }
-            let now = sys::info_of(info.pid);
-            let state = match &now {
-                Some(now) if now.is_unreachable() => "waits in the kernel where no signal reaches it".to_owned(),
-                Some(now) => format!("state {}", now.state),
-                None => "gone".to_owned(),
-            };
-            format!("{} {} ({state})", info.pid, info.name)
+    /// What is left of an attempt, for people.
+    fn named(&self, at: usize) -> Vec<String> {
+        self.left(at).map(|(pid, name)| format!("{pid} {name}")).collect()
+    }
+
+    /// What is left of an attempt that was killed, and why, as far as can be seen.
+    fn named_with_reason(&self, at: usize) -> Vec<String> {
+        let reason = |pid| match sys::info_of(pid) {
+            Some(info) if info.is_unreachable() => "waits in the kernel, where no signal reaches it",
+            _ if !sys::may_signal(pid) => "belongs to another user, and may not be signalled",
+            Some(_) => "was killed and is still there",
+            None => "cannot be seen",
         };
-        self.orphans.of(self.slot_id(at)).take(NAMED_LEFTOVERS).map(name).collect()
+        self.left(at).map(|(pid, name)| format!("{pid} {name}: {}", reason(pid))).collect()
+    }
+
+    fn left(&self, at: usize) -> impl Iterator<Item = (u32, String)> {
+        let main = self.running_at(at).filter(|running| running.ended.is_none()).map(|running| running.pid);
+        let orphans = self.orphans.of(self.slot_id(at)).map(|orphan| orphan.info.pid);
+        // The name as it is now: what was a shell when it was adopted may have become something else.
+        let name = |pid| (pid, sys::info_of(pid).map_or_else(|| "?".to_owned(), |info| info.name));
+        main.into_iter().chain(orphans).take(NAMED_LEFTOVERS).map(name)
     }
 }
 

@@ -12,7 +12,9 @@ use rustix::io::Errno;
 use rustix::process::{self, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 pub(crate) use raw::{CaughtSignals, Poll, Spawner, keep_descriptors_from_children, prepare_signals};
-pub(crate) use table::{Children, OomCounter, ProcessInfo, environ_of, info_of, processes, standard_streams_of};
+pub(crate) use table::{
+    Children, OomCounter, ProcessInfo, environ_of, info_of, look_at, processes, standard_streams_of,
+};
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +75,11 @@ pub(crate) fn unreaped_signal(pid: u32, signal: Signal) {
         // A zombie takes no signal, and needs none.
         let _ = process::kill_process(pid, signal);
     }
+}
+
+/// Whether a process may be sent signals by this one.
+pub(crate) fn may_signal(pid: u32) -> bool {
+    number(pid).is_some_and(|pid| process::test_kill_process(pid) != Err(Errno::PERM))
 }
 
 /// Sends a signal to the process group of a child that has not been reaped.

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use rustix::io::Errno;
+
 use super::read_limited;
 
 /// The largest environment of another process that is looked at.
@@ -53,9 +55,20 @@ impl ProcessInfo {
     }
 }
 
-/// One process, if it exists.
+/// One process, if it exists and may be seen. An error: there is no room to look just now.
+pub(crate) fn look_at(pid: u32) -> io::Result<Option<ProcessInfo>> {
+    match read_limited(format!("/proc/{pid}/stat"), STAT_BYTES) {
+        Ok(text) => Ok(ProcessInfo::parse(&text)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Err(error),
+            _ => Ok(None),
+        },
+    }
+}
+
+/// One process, if it exists and can be seen now.
 pub(crate) fn info_of(pid: u32) -> Option<ProcessInfo> {
-    ProcessInfo::parse(&read_limited(format!("/proc/{pid}/stat"), STAT_BYTES).ok()?)
+    look_at(pid).ok().flatten()
 }
 
 /// All processes that this one may see, zombies too.
