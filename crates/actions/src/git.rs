@@ -25,7 +25,8 @@ mod repository;
 mod tests;
 mod worktree;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::registry::{ActionFailure, ActionKind, EXIT_BAD_INPUT};
@@ -202,10 +203,8 @@ const PATH: Field = ("path", || {
     json!({"type": "string", "default": "", "description":
         "Where the work tree is made. Empty: inside the repository's git folder, in `baton/worktrees/`."})
 });
-const WORKTREE: Field = (
-    "worktree",
-    || json!({"type": "string", "minLength": 1, "description": "The merge's work tree: output `path` of `git.worktree`."}),
-);
+const WORKTREE: Field =
+    ("worktree", || json!({"type": "string", "minLength": 1, "description": "Output `path` of `git.worktree`."}));
 const RESOLVER: Field = ("resolver", || {
     json!({"type": "string", "default": "", "description":
         "A shell command that resolves the conflicts which are left, run in the merge's work tree. Empty: none."})
@@ -259,6 +258,13 @@ fn outputs(value: Value) -> Map<String, Value> {
         Value::Object(map) => map,
         other => unreachable!("outputs are written as an object, not as {other}"),
     }
+}
+
+/// Reads the id of a commit. Nothing else passes, so that what stands where git expects a commit is no option.
+fn commit_id<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let id = String::deserialize(input)?;
+    let is_id = matches!(id.len(), 40 | 64) && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_id { Ok(id) } else { Err(D::Error::custom(format!("{id:?} is not the full id of a commit"))) }
 }
 
 /// The form of a default that serde calls.

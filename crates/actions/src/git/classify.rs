@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::policy::Policy;
 use super::repository::{Repository, short};
-use super::{Outcome, blocked, here, outputs, path_text, say};
+use super::{Outcome, blocked, commit_id, here, outputs, path_text, say};
 
 /// How many paths an output lists.
 const LISTED_PATHS: usize = 100;
@@ -17,7 +17,9 @@ const LISTED_PATHS: usize = 100;
 pub(super) struct Input {
     #[serde(default = "here")]
     repository: String,
+    #[serde(deserialize_with = "commit_id")]
     target_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
     policy: String,
 }

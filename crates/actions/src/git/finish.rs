@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::repository::{Repository, check_branch, check_remote, is_ancestor, tracking_ref};
-use super::{Outcome, blocked, failed, here, origin, outputs, say, worktree};
+use super::{Outcome, blocked, commit_id, failed, here, origin, outputs, say, worktree};
 
 /// The largest event file in which an earlier announcement is looked for.
 const EVENT_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -21,7 +21,9 @@ pub(super) struct Input {
     #[serde(default = "origin")]
     remote: String,
     branch: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     commit: String,
     #[serde(default)]
     event_file: String,

@@ -9,7 +9,7 @@ use super::command::Git;
 use super::repository::{
     Repository, check_branch, check_remote, commit_of, count_commits, is_ancestor, output_path, short, tracking_ref,
 };
-use super::{Outcome, blocked, failed, here, origin, outputs, path_text, say};
+use super::{Outcome, blocked, commit_id, failed, here, origin, outputs, path_text, say};
 use crate::registry::ActionFailure;
 
 /// The oldest git that has every option which these actions use (`rev-parse --path-format`).
@@ -40,7 +40,9 @@ pub(super) struct HealthInput {
     branch: String,
     #[serde(default)]
     source: String,
+    #[serde(deserialize_with = "commit_id")]
     target_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
     #[serde(default)]
     dirty: Dirty,

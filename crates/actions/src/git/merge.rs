@@ -13,7 +13,7 @@ use super::conflict::{self, Entry, Take, Unmerged};
 use super::policy::Policy;
 use super::repository::{is_ancestor, short};
 use super::worktree::{Left, Resolved, Stand, State, Worktree};
-use super::{Outcome, blocked, failed, outputs, path_text, say};
+use super::{Outcome, blocked, commit_id, failed, outputs, path_text, say};
 use crate::registry::ActionFailure;
 
 /// How many paths a message or an output lists before it says how many more there are.
@@ -23,7 +23,9 @@ const LISTED_PATHS: usize = 100;
 #[serde(deny_unknown_fields)]
 pub(super) struct MergeInput {
     worktree: String,
+    #[serde(deserialize_with = "commit_id")]
     target_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
 }
 
@@ -31,7 +33,9 @@ pub(super) struct MergeInput {
 #[serde(deny_unknown_fields)]
 pub(super) struct ResolveInput {
     worktree: String,
+    #[serde(deserialize_with = "commit_id")]
     target_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
     #[serde(default)]
     policy: String,
@@ -43,7 +47,9 @@ pub(super) struct ResolveInput {
 #[serde(deny_unknown_fields)]
 pub(super) struct CommitInput {
     worktree: String,
+    #[serde(deserialize_with = "commit_id")]
     target_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
     branch: String,
     #[serde(default)]

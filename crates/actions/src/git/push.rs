@@ -13,7 +13,7 @@ use super::merge::{conclude, resolve_by_command, resolve_by_policy, start, title
 use super::policy::Policy;
 use super::repository::{Repository, check_branch, check_remote, commit_of, is_ancestor, short, tracking_ref};
 use super::worktree::{Stand, State, Worktree};
-use super::{Outcome, blocked, here, origin, outputs, say, try_again};
+use super::{Outcome, blocked, commit_id, here, origin, outputs, say, try_again};
 use crate::registry::ActionFailure;
 
 #[derive(Deserialize)]
@@ -27,8 +27,11 @@ pub(super) struct Input {
     branch: String,
     #[serde(default)]
     source: String,
+    #[serde(deserialize_with = "commit_id")]
     commit: String,
+    #[serde(deserialize_with = "commit_id")]
     target_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
     #[serde(default)]
     policy: String,

@@ -643,6 +643,8 @@ fn hostile_names_of_branches_and_files_are_only_names() {
         let ask = Ask { branch: branch.to_owned(), source: source.to_owned(), ..world.ask() };
         refused(world.prepare(&ask).map(|_| Map::new()), EXIT_BAD_INPUT, &["not a name"]);
     }
+    let input = json!({"worktree": ".", "target_commit": "--output=pwned", "source_commit": "0".repeat(40)});
+    refused(run("git.merge", input), EXIT_BAD_INPUT, &["not the full id of a commit"]);
     for remote in ["--upload-pack=touch pwned", "nowhere"] {
         let input = json!({"repository": world.user(), "branch": "main", "remote": remote});
         refused(run("git.fetch", input), EXIT_BLOCKED, &["no remote", "origin"]);
@@ -1034,7 +1036,7 @@ fn every_field_of_a_schema_is_read_and_no_other() {
                 .as_array()
                 .expect("a list")
                 .iter()
-                .map(|name| (name.as_str().expect("text").to_owned(), json!("x")))
+                .map(|name| (name.as_str().expect("text").to_owned(), json!("0".repeat(40))))
                 .collect();
             input.remove(required.as_str().expect("text"));
             let failure = (action.run)(Value::Object(input)).expect_err("one is missing");

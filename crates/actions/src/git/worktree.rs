@@ -15,7 +15,9 @@ use serde_json::json;
 
 use super::command::Git;
 use super::repository::{self, Repository, check_branch, check_remote, output_path, short};
-use super::{Outcome, bad_input, blocked, conflict, failed, here, origin, outputs, path_text, say, try_again};
+use super::{
+    Outcome, bad_input, blocked, commit_id, conflict, failed, here, origin, outputs, path_text, say, try_again,
+};
 use crate::registry::ActionFailure;
 
 #[derive(Deserialize)]
@@ -26,7 +28,9 @@ pub(super) struct Input {
     #[serde(default = "origin")]
     remote: String,
     branch: String,
+    #[serde(deserialize_with = "commit_id")]
     target_commit: String,
+    #[serde(deserialize_with = "commit_id")]
     source_commit: String,
     #[serde(default)]
     path: String,
