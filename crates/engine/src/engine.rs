@@ -54,18 +54,6 @@ pub enum Drive {
     },
 }
 
-/// What the process is asked to do by a signal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asked {
-    /// Cancel what is driven here.
-    Cancel,
-    /// Let go of what is driven here.
-    Leave {
-        /// The signal's name.
-        signal: &'static str,
-    },
-}
-
 /// Drives runs: one per process, on one thread.
 pub struct Engine<S, H> {
     pub(crate) store: S,

@@ -97,7 +97,7 @@ fn compile_pinned(run: RunId, source: &Source, created: &RunCreated) -> Result<C
     let parsed = baton_lang::parse(source, &known_actions());
     let Some(plan) = parsed.plan else { return Err(invalid(parsed.problems)) };
     let options = Options { vars: created.vars.clone(), outputs_available: true, ..Options::default() };
-    plan.compile(source, &options).map_err(invalid)
+    plan.compile(&options).map_err(invalid)
 }
 
 /// The outputs of the steps that a new run keeps, from the run that it names.

@@ -30,6 +30,11 @@ pub use output::{Chunk, OutputLimits, OutputWriter, Piece, SegmentReader};
 pub use owner::{OwnerInfo, wait_for_death};
 pub use sqlite::{Access, SqliteStore};
 
+/// The SHA-256 of some bytes in hexadecimal: the name under which plans and artefacts are kept.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    chain::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes))
+}
+
 /// What every call answers with.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 

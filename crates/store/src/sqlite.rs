@@ -857,7 +857,7 @@ impl Store for SqliteStore {
         while let Some(row) = rows.next().map_err(&failed)? {
             text.push_str(row.get_ref(0).map_err(&failed)?.as_str().unwrap_or_default());
         }
-        let found = chain::hex(&<sha2::Sha256 as sha2::Digest>::digest(&text));
+        let found = crate::sha256_hex(text.as_bytes());
         if found != sha256 {
             let detail = format!("the text of plan {sha256} has the SHA-256 {found}");
             return Err(StoreError::Damaged { path: self.path.clone(), detail });
