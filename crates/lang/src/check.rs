@@ -1,0 +1,453 @@
+//! What no single step can tell: whether the names that steps call each other by make a plan that can run.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::builder::Links;
+use crate::expr::{self, Expression, Facet};
+use crate::plan::{Data, Form, NO_STEP, Part, Text, What};
+use crate::problem::{Problem, Problems, did_you_mean, shorten};
+use crate::source::{Source, Span};
+
+/// How many steps of a cycle are written out.
+const SHOWN_CYCLE: usize = 12;
+
+/// Checks everything that needs the whole plan, and fills in the edges.
+pub(crate) fn check(source: &Source, data: &mut Data, links: &Links, problems: &mut Problems) {
+    dependencies(data, links, problems);
+    fallbacks(data, links, problems);
+    let cyclic = order(data, links, problems);
+    data.consumes.clone_from(&links.consumes);
+    references(source, data, cyclic, problems);
+    if !cyclic && !has_templates(data) {
+        consumes(data, |text| match text.form() {
+            Form::Plain(sym) => Cow::Borrowed(data.str(sym)),
+            Form::Template(_) => Cow::Borrowed(""),
+        })
+        .into_iter()
+        .for_each(|problem| problems.push(problem));
+    }
+}
+
+/// Whether names of resources have variables in them, so that they can be compared only when those are known.
+pub(crate) fn has_templates(data: &Data) -> bool {
+    let is_template = |text: &Text| matches!(text.form(), Form::Template(_));
+    data.looks.iter().any(|look| look.provides.iter().chain(&*look.consumes).any(is_template))
+}
+
+fn dependencies(data: &mut Data, links: &Links, problems: &mut Problems) {
+    let count = data.steps.len();
+    let mut starts = Vec::with_capacity(count + 1);
+    let mut edges: Vec<u32> = Vec::with_capacity(links.depends_on.len());
+    let mut seen: Vec<u32> = vec![NO_STEP; count];
+    let mut links = links.depends_on.iter().peekable();
+    for step in 0..count as u32 {
+        starts.push(edges.len() as u32);
+        while let Some(link) = links.next_if(|link| link.step <= step) {
+            let name = data.str(link.name);
+            let target = data.step_of[link.name.0 as usize];
+            if target == NO_STEP {
+                let message = format!("there is no step `{}`", shorten(name));
+                let hint = did_you_mean(name, data.ids());
+                problems.push(Problem::error("unknown_step", link.span, message).maybe_hint(hint));
+            } else if target == step {
+                let message = format!("step `{}` depends on itself", shorten(name));
+                problems.push(Problem::error("self_dependency", link.span, message).hint("take it out"));
+            } else if seen[target as usize] == step {
+                let message = format!("`{}` is listed twice", shorten(name));
+                problems.push(Problem::warning("no_effect", link.span, message).hint("take one out"));
+            } else {
+                seen[target as usize] = step;
+                edges.push(target);
+            }
+        }
+    }
+    starts.push(edges.len() as u32);
+    data.edge_starts = starts;
+    data.edges = edges;
+}
+
+fn fallbacks(data: &mut Data, links: &Links, problems: &mut Problems) {
+    let mut spans: BTreeMap<u32, Span> = BTreeMap::new();
+    for link in &links.fallbacks {
+        let name = data.str(link.name);
+        let target = data.step_of[link.name.0 as usize];
+        if target == NO_STEP {
+            let message = format!("there is no step `{}`", shorten(name));
+            let hint = did_you_mean(name, data.ids());
+            problems.push(Problem::error("unknown_step", link.span, message).maybe_hint(hint));
+            continue;
+        }
+        if target == link.step {
+            let message = format!("step `{}` is its own fallback", shorten(name));
+            problems.push(Problem::error("fallback", link.span, message).hint("`retries` runs a step again"));
+            continue;
+        }
+        if let Some(first) = data.originals.get(&target) {
+            let owner = data.id(*first);
+            let message = format!("`{}` is already the fallback of `{}`", shorten(name), shorten(owner));
+            let problem = Problem::error("fallback", link.span, message)
+                .hint("a fallback belongs to one step; write a second step");
+            problems.push(problem.also(spans.get(first).copied().unwrap_or_default(), "the first one"));
+            continue;
+        }
+        data.originals.insert(target, link.step);
+        data.fallbacks.insert(link.step, target);
+        spans.insert(link.step, link.span);
+    }
+    for link in &links.depends_on {
+        let target = data.step_of[link.name.0 as usize];
+        if let Some(original) = data.originals.get(&target) {
+            let (name, original_id) = (shorten(data.str(link.name)), shorten(data.id(*original)));
+            let message = format!("`{name}` is a fallback, and nothing can depend on it");
+            let hint = format!("depend on `{original_id}`: its dependents go on from its fallback's result");
+            problems.push(Problem::error("fallback", link.span, message).hint(hint));
+        }
+    }
+    // A chain that comes back to its beginning: cut it, so that all that follows ends.
+    let mut done = BTreeSet::new();
+    for first in data.fallbacks.keys().copied().collect::<Vec<_>>() {
+        let mut chain = vec![first];
+        let mut at = first;
+        while let Some(next) = data.fallbacks.get(&at).copied() {
+            if done.contains(&next) {
+                break;
+            }
+            if let Some(begin) = chain.iter().position(|step| *step == next) {
+                let names: Vec<String> = chain[begin..].iter().map(|step| shorten(data.id(*step))).collect();
+                let message = format!("fallbacks go round: {} → {}", names.join(" → "), names[0]);
+                let span = spans.get(&at).copied().unwrap_or_default();
+                problems
+                    .push(Problem::error("fallback", span, message).hint("the last one needs another `on_failure`"));
+                data.fallbacks.remove(&at);
+                data.originals.remove(&next);
+                break;
+            }
+            chain.push(next);
+            at = next;
+        }
+        done.extend(chain);
+    }
+}
+
+/// What each step waits for: its dependencies (with what runs in their place) and the step whose fallback it is.
+pub(crate) struct Waits<'d> {
+    data: &'d Data,
+    /// The last of a step's chain of fallbacks; empty where the plan has none.
+    last: Vec<u32>,
+}
+
+impl<'d> Waits<'d> {
+    pub(crate) fn new(data: &'d Data) -> Self {
+        let mut last = Vec::new();
+        if !data.fallbacks.is_empty() {
+            last = (0..data.steps.len() as u32).collect();
+            // From the ends of the chains to their beginnings.
+            for end in data.originals.keys().filter(|step| !data.fallbacks.contains_key(step)) {
+                let mut at = *end;
+                while let Some(original) = data.originals.get(&at) {
+                    last[*original as usize] = *end;
+                    at = *original;
+                }
+            }
+        }
+        Self { data, last }
+    }
+
+    pub(crate) fn of(&self, step: u32) -> impl Iterator<Item = u32> + '_ {
+        let dependencies = self.data.dependencies(step).iter();
+        let original = if self.last.is_empty() { None } else { self.data.originals.get(&step).copied() };
+        dependencies.map(|step| self.last.get(*step as usize).copied().unwrap_or(*step)).chain(original)
+    }
+}
+
+/// Puts the steps in an order in which each stands after what it waits for; whether there is none.
+fn order(data: &mut Data, links: &Links, problems: &mut Problems) -> bool {
+    let count = data.steps.len();
+    let waits = Waits::new(data);
+    let mut missing = vec![0u32; count];
+    let mut starts = vec![0u32; count + 1];
+    for step in 0..count as u32 {
+        for other in waits.of(step) {
+            missing[step as usize] += 1;
+            starts[other as usize + 1] += 1;
+        }
+    }
+    for at in 0..count {
+        starts[at + 1] += starts[at];
+    }
+    let mut next = starts.clone();
+    let mut followers = vec![0u32; starts[count] as usize];
+    for step in 0..count as u32 {
+        for other in waits.of(step) {
+            followers[next[other as usize] as usize] = step;
+            next[other as usize] += 1;
+        }
+    }
+    let mut order: Vec<u32> = (0..count as u32).filter(|step| missing[*step as usize] == 0).collect();
+    let mut at = 0;
+    while at < order.len() {
+        let step = order[at] as usize;
+        at += 1;
+        for follower in &followers[starts[step] as usize..starts[step + 1] as usize] {
+            missing[*follower as usize] -= 1;
+            if missing[*follower as usize] == 0 {
+                order.push(*follower);
+            }
+        }
+    }
+    let cyclic = order.len() < count;
+    if cyclic {
+        cycles(data, &waits, &missing, links, problems);
+    }
+    data.order = order;
+    cyclic
+}
+
+/// Every step that is left waits for another that is left: following the first one each time leads into a cycle.
+fn cycles(data: &Data, waits: &Waits<'_>, missing: &[u32], links: &Links, problems: &mut Problems) {
+    let mut visit = vec![0u32; missing.len()];
+    for first in (0..missing.len() as u32).filter(|step| missing[*step as usize] > 0) {
+        let mark = first + 1;
+        let mut walk = Vec::new();
+        let mut at = first;
+        while visit[at as usize] == 0 {
+            visit[at as usize] = mark;
+            walk.push(at);
+            match waits.of(at).find(|other| missing[*other as usize] > 0) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        if visit[at as usize] != mark {
+            continue;
+        }
+        let Some(begin) = walk.iter().position(|step| *step == at) else { continue };
+        let mut cycle = walk.split_off(begin);
+        // Begin with the step that stands first in the plan.
+        let least = cycle.iter().enumerate().min_by_key(|(_, step)| **step).map_or(0, |(at, _)| at);
+        cycle.rotate_left(least);
+        report_cycle(data, &cycle, links, problems);
+    }
+}
+
+fn report_cycle(data: &Data, cycle: &[u32], links: &Links, problems: &mut Problems) {
+    let mut names: Vec<String> = cycle.iter().take(SHOWN_CYCLE).map(|step| shorten(data.id(*step))).collect();
+    if cycle.len() > SHOWN_CYCLE {
+        names.push(format!("({} more)", cycle.len() - SHOWN_CYCLE));
+    }
+    let fallback = cycle.iter().any(|step| data.originals.contains_key(step));
+    let message = format!("these steps wait for each other: {} → {}", names.join(" → "), names[0]);
+    // The place where a step names the next one.
+    let place = |at: usize| {
+        let (step, next) = (cycle[at], cycle[(at + 1) % cycle.len()]);
+        let from = links.depends_on.partition_point(|link| link.step < step);
+        let link = links.depends_on[from..]
+            .iter()
+            .take_while(|link| link.step == step)
+            .find(|link| data.step_of[link.name.0 as usize] == next);
+        link.map_or(data.steps[step as usize].span, |link| link.span)
+    };
+    let mut problem = Problem::error("cycle", place(0), message).hint(if fallback {
+        "a fallback waits for its step, and the step's dependents wait for the fallback"
+    } else {
+        "take one of these dependencies out"
+    });
+    for at in 1..cycle.len().min(SHOWN_CYCLE) {
+        let (step, next) = (cycle[at], cycle[(at + 1) % cycle.len()]);
+        let what = format!("`{}` waits for `{}`", shorten(data.id(step)), shorten(data.id(next)));
+        problem = problem.also(place(at), what);
+    }
+    problems.push(problem);
+}
+
+/// For each question (step, set): whether the step waits, over any number of others, for one of the set.
+fn reaches(data: &Data, questions: &[(u32, u32)], sets: &[Vec<u32>]) -> Vec<bool> {
+    const WIDTH: usize = 64;
+    let waits = Waits::new(data);
+    let mut answers = vec![false; questions.len()];
+    let mut by_batch: Vec<usize> = (0..questions.len()).collect();
+    by_batch.sort_by_key(|at| questions[*at].1);
+    let mut asked = by_batch.into_iter().peekable();
+    for (batch, members) in sets.chunks(WIDTH).enumerate() {
+        let mut own = vec![0u64; data.steps.len()];
+        for (bit, steps) in members.iter().enumerate() {
+            for step in steps {
+                own[*step as usize] |= 1 << bit;
+            }
+        }
+        let mut above = vec![0u64; data.steps.len()];
+        for step in &data.order {
+            above[*step as usize] =
+                waits.of(*step).fold(0, |mask, other| mask | own[other as usize] | above[other as usize]);
+        }
+        while let Some(at) = asked.next_if(|at| questions[*at].1 as usize / WIDTH == batch) {
+            let (step, set) = questions[at];
+            answers[at] = above[step as usize] >> (set as usize % WIDTH) & 1 == 1;
+        }
+    }
+    answers
+}
+
+/// The parsed expression, from the plan or parsed again.
+pub(crate) fn expression(data: &Data, number: u32) -> Option<Cow<'_, Expression>> {
+    let entry = &data.expressions[number as usize];
+    match &entry.parsed {
+        Some(parsed) => Some(Cow::Borrowed(parsed)),
+        None => expr::parse(data.str(entry.text)).ok().map(Cow::Owned),
+    }
+}
+
+/// The expressions in a template or a condition.
+pub(crate) fn expressions_in(data: &Data, what: What) -> Vec<u32> {
+    match what {
+        What::Condition(number) => vec![number],
+        What::Template(number) => {
+            let parts = data.templates[number as usize].parts.iter();
+            parts.filter_map(|part| if let Part::Expression(number) = part { Some(*number) } else { None }).collect()
+        }
+    }
+}
+
+/// The place of a step's id inside a longer place.
+pub(crate) fn narrow(source: &Source, span: Span, id: &str) -> Span {
+    let text = source.slice(span);
+    let found = text.match_indices(id).find(|(at, _)| {
+        let before = text[..*at].ends_with("steps.") || text[..*at].ends_with(['\'', '"']);
+        before && !text[at + id.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+    });
+    found.map_or(span, |(at, _)| {
+        let start = span.start as usize + at;
+        Span::new(start, start + id.len())
+    })
+}
+
+/// Expressions name only steps that are settled when they are evaluated.
+fn references(source: &Source, data: &Data, cyclic: bool, problems: &mut Problems) {
+    let mut questions = Vec::new();
+    let mut asked: Vec<(Span, u32, u32)> = Vec::new();
+    let mut set_of: HashMap<u32, u32> = HashMap::new();
+    let mut sets: Vec<Vec<u32>> = Vec::new();
+    for occurrence in &data.occurrences {
+        if occurrence.step == NO_STEP {
+            continue;
+        }
+        let step = occurrence.step;
+        let dynamic = match occurrence.what {
+            What::Condition(_) => true,
+            What::Template(number) => data.templates[number as usize].dynamic,
+        };
+        if !dynamic || step as usize >= data.steps.len() {
+            continue;
+        }
+        for number in expressions_in(data, occurrence.what) {
+            let Some(expression) = expression(data, number) else { continue };
+            let mut before = "";
+            for (id, _) in &expression.references.steps {
+                // Status and outputs of one step stand beside each other.
+                if id == before {
+                    continue;
+                }
+                before = id;
+                let place = || narrow(source, occurrence.span, id);
+                let Some(target) = data.find(id) else {
+                    let message = format!("there is no step `{}`", shorten(id));
+                    let hint = did_you_mean(id, data.ids());
+                    problems.push(Problem::error("unknown_step", place(), message).maybe_hint(hint));
+                    continue;
+                };
+                if target == step {
+                    let message = format!("step `{}` asks for its own result", shorten(id));
+                    let hint = "an expression is evaluated before the step runs";
+                    problems.push(Problem::error("not_a_dependency", place(), message).hint(hint));
+                } else if !data.dependencies(step).contains(&target) {
+                    let set = *set_of.entry(target).or_insert_with(|| {
+                        sets.push(vec![target]);
+                        sets.len() as u32 - 1
+                    });
+                    questions.push((step, set));
+                    asked.push((place(), step, target));
+                }
+            }
+        }
+    }
+    if cyclic || questions.is_empty() {
+        return;
+    }
+    for ((place, step, target), reached) in asked.into_iter().zip(reaches(data, &questions, &sets)) {
+        if !reached {
+            let (step, target) = (shorten(data.id(step)), shorten(data.id(target)));
+            let message = format!("`{step}` asks for the result of `{target}` without depending on it");
+            let hint = format!("add `{target}` to the `depends_on` of `{step}`");
+            problems.push(Problem::error("not_a_dependency", place, message).hint(hint));
+        }
+    }
+}
+
+/// What is consumed is provided by something that the step waits for.
+pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if data.consumes.is_empty() {
+        return problems;
+    }
+    let mut set_of: HashMap<Cow<'d, str>, u32> = HashMap::new();
+    let mut sets: Vec<Vec<u32>> = Vec::new();
+    for step in 0..data.steps.len() as u32 {
+        for provided in &data.look(step).provides {
+            let set = *set_of.entry(name(*provided)).or_insert_with(|| {
+                sets.push(Vec::new());
+                sets.len() as u32 - 1
+            });
+            sets[set as usize].push(step);
+        }
+    }
+    let mut asked = Vec::new();
+    let mut questions = Vec::new();
+    for (step, text, span) in data.consumes.iter().filter(|(step, _, _)| (*step as usize) < data.steps.len()) {
+        let wanted = name(*text);
+        match set_of.get(&wanted) {
+            None => {
+                let message = format!("nothing provides `{}`", shorten(&wanted));
+                let mut known: Vec<&str> = set_of.keys().map(|name| name.as_ref()).collect();
+                known.sort_unstable();
+                let near = did_you_mean(&wanted, known.into_iter());
+                let hint =
+                    near.unwrap_or_else(|| format!("add `provides: [{}]` to the step that makes it", shorten(&wanted)));
+                problems.push(Problem::error("nobody_provides", *span, message).hint(hint));
+            }
+            Some(set) => {
+                questions.push((*step, *set));
+                asked.push((*step, wanted, *span));
+            }
+        }
+    }
+    for (at, reached) in reaches(data, &questions, &sets).into_iter().enumerate() {
+        if reached {
+            continue;
+        }
+        let (step, wanted, span) = &asked[at];
+        let step_id = shorten(data.id(*step));
+        let provider = sets[questions[at].1 as usize].iter().find(|provider| *provider != step);
+        let problem = match provider {
+            None => Problem::error(
+                "nobody_provides",
+                *span,
+                format!("only `{step_id}` itself provides `{}`", shorten(wanted)),
+            ),
+            Some(provider) => {
+                let provider = shorten(data.id(*provider));
+                let message =
+                    format!("`{}` comes from `{provider}`, which `{step_id}` does not wait for", shorten(wanted));
+                Problem::error("no_path", *span, message)
+                    .hint(format!("add `{provider}` to the `depends_on` of `{step_id}`"))
+            }
+        };
+        problems.push(problem);
+    }
+    problems
+}
+
+/// Whether an expression of the facet `Outputs` names this step.
+pub(crate) fn names_outputs(expression: &Expression) -> impl Iterator<Item = &str> {
+    expression.references.steps.iter().filter(|(_, facet)| *facet == Facet::Outputs).map(|(id, _)| id.as_str())
+}
