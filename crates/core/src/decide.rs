@@ -414,7 +414,8 @@ impl RunState {
         if self.free_slots() == 0 {
             return None;
         }
-        let free = locks.first_free(self.lock_candidates(now).map(|(holder, request)| (holder, &request.names[..])));
+        let free =
+            locks.first_free(self.run, self.lock_candidates(now).map(|(holder, request)| (holder, &request.names[..])));
         if let Some((holder, names)) = free {
             let mut events = Vec::new();
             match holder.step.as_deref().and_then(|step| self.graph.find(step)) {

@@ -144,8 +144,10 @@ impl LockTable {
             }
         }
         let place = self.places.get(holder).copied().unwrap_or(u64::MAX);
+        let mut passed = Passed::by(self, holder.run);
         for waiting in self.line.range(..place).map(|(_, waiting)| waiting) {
             if waiting.holder != *holder
+                && !passed.takes(waiting)
                 && let Some(name) =
                     waiting.names.iter().find(|name| names.contains(name) && self.owners.get(*name) != Some(holder))
             {
@@ -175,10 +177,11 @@ impl LockTable {
         self.line.values()
     }
 
-    /// The first of `wants` that can have all it wants now: nobody holds one of them, and nobody who has waited
-    /// longer wants one.
+    /// The first of `wants`, all of `run`, that can have all it wants now: nobody holds one of them, and nobody who
+    /// has waited longer wants one.
     pub fn first_free<'a>(
         &self,
+        run: RunId,
         wants: impl Iterator<Item = (Holder, &'a [String])>,
     ) -> Option<(Holder, &'a [String])> {
         let mut wants: BTreeMap<Holder, (usize, &'a [String])> =
@@ -194,6 +197,7 @@ impl LockTable {
                 None => !claimed.contains(name.as_str()),
             })
         };
+        let mut passed = Passed::by(self, run);
         for waiting in self.line.values() {
             let free = is_free(&claimed, &waiting.holder, &waiting.names);
             if let Some((_, names)) = wants.remove(&waiting.holder)
@@ -201,7 +205,9 @@ impl LockTable {
             {
                 return Some((waiting.holder.clone(), names));
             }
-            claimed.extend(waiting.names.iter().map(String::as_str));
+            if !passed.takes(waiting) {
+                claimed.extend(waiting.names.iter().map(String::as_str));
+            }
         }
         wants
             .into_iter()
@@ -223,5 +229,32 @@ impl LockTable {
     /// Every run that holds or wants a lock.
     pub fn runs(&self) -> BTreeSet<RunId> {
         self.held.keys().chain(self.places.keys()).map(|holder| holder.run).collect()
+    }
+}
+
+/// Those in line whom the steps of one run may pass: they wait for the run itself to end, or for others who do, and
+/// would wait for ever if its steps waited for them.
+struct Passed<'a> {
+    table: &'a LockTable,
+    run: Holder,
+    any: bool,
+    names: BTreeSet<&'a str>,
+}
+
+impl<'a> Passed<'a> {
+    fn by(table: &'a LockTable, run: RunId) -> Self {
+        let run = Holder { run, step: None };
+        Self { table, any: table.held.contains_key(&run), run, names: BTreeSet::new() }
+    }
+
+    /// Whether the next in line is one of them.
+    fn takes(&mut self, waiting: &'a Waiting) -> bool {
+        let waits =
+            |name: &String| self.table.owners.get(name) == Some(&self.run) || self.names.contains(name.as_str());
+        let takes = self.any && waiting.holder.run != self.run.run && waiting.names.iter().any(waits);
+        if takes {
+            self.names.extend(waiting.names.iter().map(String::as_str));
+        }
+        takes
     }
 }

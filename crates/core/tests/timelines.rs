@@ -238,7 +238,7 @@ fn skip_dependents_skips_them_and_theirs_only() {
     1s    fetch#1 failed for good: exit code 1
     1s    parse skipped because of fetch
     1s    store skipped because of parse
-    1s    why store? skipped: a step that it depends on failed or was skipped because of a failure → skipped: a step that it depends on failed or was skipped because of a failure → failed
+    1s    why store? skipped because of parse → skipped because of fetch → failed
     2s    other#1 succeeded
     2s    last#1 starts
     3s    last#1 succeeded
@@ -361,7 +361,7 @@ fn a_fallback_that_is_not_needed_is_skipped() {
     1s    mirror#1 succeeded
     1s    origin skipped: mirror does not need it
     1s    run succeeded
-    1s    why origin? skipped: it is a fallback and was not needed → succeeded
+    1s    why origin? skipped because of mirror → succeeded
     ");
 }
 
@@ -1870,6 +1870,64 @@ fn a_resumed_run_waits_for_its_plan_locks_where_somebody_freed_and_took_them() {
     7s    two#1 succeeded
     7s    run succeeded
     7s    run lets its locks go
+    ");
+}
+
+#[test]
+fn a_resumed_run_does_not_queue_behind_those_who_wait_for_it() {
+    assert_snapshot!(timeline(
+        "plan locks=tree
+        one",
+        "
+        0s start
+        1s crash
+        2s rival waits for tree
+        3s resume
+        4s one ends
+        "
+    ), @"
+    0s    run has lock tree
+    0s    run started
+    0s    one#1 starts
+    1s    the owner dies
+    2s    rival waits for lock tree
+    3s    run resumed
+    3s    one#1 lost
+    3s    one#2 due at 3s
+    3s    run has lock tree
+    3s    run started
+    3s    one#2 starts
+    4s    one#2 succeeded
+    4s    run succeeded
+    4s    run lets its locks go
+    ");
+}
+
+/// Else the rival would wait for the run and the run for the rival, for ever.
+#[test]
+fn a_step_passes_those_who_wait_for_its_own_run() {
+    assert_snapshot!(timeline(
+        "plan locks=pipeline
+        merge
+        push <- merge locks=branch",
+        "
+        0s start
+        1s rival waits for branch pipeline
+        2s merge ends
+        3s push ends
+        "
+    ), @"
+    0s    run has lock pipeline
+    0s    run started
+    0s    merge#1 starts
+    1s    rival waits for lock branch pipeline
+    2s    merge#1 succeeded
+    2s    push has lock branch
+    2s    push#1 starts
+    3s    push#1 succeeded
+    3s    push lets its locks go
+    3s    run succeeded
+    3s    run lets its locks go
     ");
 }
 

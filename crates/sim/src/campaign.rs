@@ -146,10 +146,9 @@ impl Counts {
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let kinds = KINDS.iter().copied().zip(self.kinds);
         let faults = FAULTS.iter().map(|(_, words)| *words).zip(self.faults);
-        kinds.chain(faults).chain([
-            ("prefixes of logs recovered", self.prefixes),
-            ("runs foretold step by step", self.foretold),
-        ])
+        kinds
+            .chain(faults)
+            .chain([("prefixes of logs recovered", self.prefixes), ("runs foretold step by step", self.foretold)])
     }
 
     /// What was met fewer than `least` times: the campaign would not notice if it broke.

@@ -1,5 +1,6 @@
 //! Locks again, written down as plainly as can be, to check the core's own table and rules against.
 
+use baton_core::RunId;
 use baton_core::lock::{Holder, LockEvent, LockEventKind};
 
 /// Who has what and who waits, in two lists.
@@ -10,12 +11,25 @@ pub struct PlainLocks {
 }
 
 impl PlainLocks {
-    /// Whether `holder` must not have `names` now: another has one of them, or came first for one that is free.
+    /// Whether `holder` must not have `names` now: another has one of them, or came first for one that is free, and is
+    /// not waiting for the end of the holder's own run.
     pub fn is_blocked(&self, holder: &Holder, names: &[String]) -> bool {
+        let before = self.line.iter().position(|(other, _)| other == holder).unwrap_or(self.line.len());
         names.iter().any(|name| match self.held.iter().find(|(_, theirs)| theirs.contains(name)) {
             Some((owner, _)) => owner != holder,
-            None => self.line.iter().take_while(|(other, _)| other != holder).any(|(_, theirs)| theirs.contains(name)),
+            None => (0..before).any(|at| self.line[at].1.contains(name) && !self.waits_for_run(at, holder.run)),
         })
+    }
+
+    /// Whether the one at this place in line cannot have its locks before `run` is over.
+    fn waits_for_run(&self, at: usize, run: RunId) -> bool {
+        let (waiter, names) = &self.line[at];
+        let run_has = |name: &String| {
+            self.held.iter().any(|(other, theirs)| *other == Holder { run, step: None } && theirs.contains(name))
+        };
+        let shares = |before: usize| self.line[before].1.iter().any(|name| names.contains(name));
+        waiter.run != run
+            && (names.iter().any(run_has) || (0..at).any(|before| shares(before) && self.waits_for_run(before, run)))
     }
 
     /// Whether `holder` has all of `names`.

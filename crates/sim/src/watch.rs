@@ -7,7 +7,9 @@ use baton_core::event::{AttemptStop, SkipReason, StopReason};
 use baton_core::graph::Backoff;
 use baton_core::lock::{Holder, LockTable};
 use baton_core::why::Blocker;
-use baton_core::{Event, EventKind, Graph, Millis, OnFailure, RunCreated, RunId, RunState, StepIndex, StepStatus, Time};
+use baton_core::{
+    Event, EventKind, Graph, Millis, OnFailure, RunCreated, RunId, RunState, StepIndex, StepStatus, Time,
+};
 
 use crate::fate::{Fates, Says};
 use crate::locks::PlainLocks;
@@ -124,9 +126,7 @@ impl Watch {
         let policy = self.graph.policy(step);
         match self.steps[step.at()].status {
             StepStatus::Succeeded | StepStatus::Kept => Some(true),
-            StepStatus::Skipped => {
-                Some(!matches!(self.steps[step.at()].skipped, Some(SkipReason::Dependency { .. })))
-            }
+            StepStatus::Skipped => Some(!matches!(self.steps[step.at()].skipped, Some(SkipReason::Dependency { .. }))),
             StepStatus::Failed => match policy.on_failure {
                 OnFailure::Continue => Some(true),
                 OnFailure::SkipDependents => Some(false),
@@ -226,7 +226,11 @@ impl Watch {
                 seen.lost += 1;
                 // Where a failure is about to stop the run, it is all the same.
                 let expected = seen.lost >= LOST_IN_A_ROW_LIMIT && self.stage == Stage::Running;
-                ensure!(*last == expected || self.abort.is_some(), "last: {last} after {} lost attempts in a row", seen.lost);
+                ensure!(
+                    *last == expected || self.abort.is_some(),
+                    "last: {last} after {} lost attempts in a row",
+                    seen.lost
+                );
                 self.after_failure(*step, *last, at)?;
             }
             EventKind::StepCanceled { step, attempt, .. } => {

@@ -1,4 +1,4 @@
-//! A world of runs with a virtual clock: attempts that end, hang and ignore signals, owners that die, people who cancel.
+//! A world of runs with a virtual clock: attempts that end, hang or ignore signals, owners that die, people who cancel.
 
 use std::collections::BTreeMap;
 
@@ -146,8 +146,7 @@ fn recover_prefixes(
 ) -> Result<(), Wrong> {
     let mut random = Random::new(mix(seed, id.0));
     let all = plan.graph.len() <= ALL_PREFIXES_STEPS && log.len() < 80;
-    let sampled: Vec<usize> =
-        (0..SAMPLED_PREFIXES).map(|_| random.below(log.len() as u64 + 1) as usize).collect();
+    let sampled: Vec<usize> = (0..SAMPLED_PREFIXES).map(|_| random.below(log.len() as u64 + 1) as usize).collect();
     let mut run = Run::new(id, plan.clone(), fates);
     // The locks of that world are gone; the account needs to know only that the run had them.
     let blind = Blind::of(plan, id);
@@ -435,8 +434,7 @@ impl<'a> World<'a> {
                     return Ok(());
                 }
                 let id = self.runs[run].id;
-                let holders: Vec<Holder> =
-                    self.locks.held_in(id).chain(self.locks.waiting_in(id)).cloned().collect();
+                let holders: Vec<Holder> = self.locks.held_in(id).chain(self.locks.waiting_in(id)).cloned().collect();
                 for holder in holders {
                     self.counts.fault(Fault::FreedLocks);
                     self.lock(holder, LockEventKind::Released { reason: Some("its owner is dead".to_owned()) })?;

@@ -11,7 +11,7 @@ use baton_core::lock::{Holder, LockEvent, LockEventKind, LockTable};
 use baton_core::why::{Blocker, stop_reason};
 use baton_core::{
     AttemptEnd, Epoch, Evaluate, Event, EventKind, ExitCause, Graph, GraphBuilder, Input, Invocation, Millis,
-    OnFailure, RunCreated, RunId, RunState, StepIndex, Time, decide,
+    OnFailure, RunCreated, RunId, RunState, StepIndex, StepStatus, Time, decide,
 };
 use serde_json::{Map, Value};
 
@@ -22,9 +22,9 @@ const RIVAL: RunId = RunId(99);
 
 /// Plays `script` against `plan` and tells what happened.
 ///
-/// A line of a plan is `id`, then `<- dependency …`, then `option=value …`; a line that begins with `plan` holds the
-/// plan's own options. A line of a script is a time in seconds and what happens then. Between the lines, time passes
-/// and what falls due happens at its time. Every event is also replayed: a state that differs from its log's fold panics.
+/// A line of a plan is `id`, then `<- dependency …`, then `option=value …`; a line that begins with `plan` holds
+/// the plan's own options. A line of a script is a time in seconds and what happens then. Between the lines, time
+/// passes and what falls due happens at its time. A state that differs from the fold of its log panics.
 pub fn timeline(plan: &str, script: &str) -> String {
     let mut world = World::new(Plan::parse(plan));
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -450,9 +450,10 @@ fn blocker(blocker: &Blocker) -> String {
         Blocker::Running { attempt, since, stopping } => {
             format!("attempt {attempt} runs since {}{}", seconds(since), if *stopping { ", told to end" } else { "" })
         }
-        Blocker::Settled { status, reason, .. } => match reason {
-            Some(reason) => format!("{}: {reason}", status.word()),
-            None => status.word().to_owned(),
+        Blocker::Settled { status, reason, because_of } => match (reason, because_of) {
+            (Some(_), Some(step)) if *status == StepStatus::Skipped => format!("skipped because of {step}"),
+            (Some(reason), _) => format!("{}: {reason}", status.word()),
+            (None, _) => status.word().to_owned(),
         },
     }
 }
