@@ -6,7 +6,8 @@
 //!   what an earlier attempt did counts.
 //! * The user's work tree, index, `HEAD` and checked-out branch are never written to. `git.nested` is the one
 //!   exception, and only where it was asked to move something aside.
-//! * Nothing in the tree that is merged is executed: hooks are off, for a hook may be a file of that very tree.
+//! * Nothing in the tree that is merged is executed: hooks are off, for a hook may be a file of that very tree. The
+//!   one that can be switched on is the user's pre-push hook, which runs in the user's tree.
 //! * An action does not try again. It says by its exit code whether trying again may help.
 
 mod classify;
@@ -135,6 +136,7 @@ pub(crate) const KINDS: &[ActionKind] = &[
                     POLICY,
                     RESOLVER,
                     LOCAL_BRANCH,
+                    PRE_PUSH_HOOK,
                 ],
                 &["worktree", "branch", "commit", "target_commit", "source_commit"],
             )
@@ -212,6 +214,10 @@ const RESOLVER: Field = ("resolver", || {
 const LOCAL_BRANCH: Field = ("local_branch", || {
     json!({"enum": ["fast_forward", "leave"], "default": "fast_forward", "description":
         "Whether the local branch follows the pushed one where that is a fast-forward and nobody has it checked out."})
+});
+const PRE_PUSH_HOOK: Field = ("pre_push_hook", || {
+    json!({"enum": ["skip", "run"], "default": "skip", "description":
+        "Whether your own pre-push hook runs, in your own work tree, as with a push of your own. git LFS needs it."})
 });
 const EVENT_FILE: Field = ("event_file", || {
     json!({"type": "string", "default": "", "description":

@@ -39,8 +39,6 @@ const NOT_INHERITED: &[&str] = &[
 
 /// Settings that hold for every command, above whatever the user has configured.
 const SETTINGS: &[&str] = &[
-    // A hook may be a file of the tree that is merged (`core.hooksPath = .husky`), so it would run what it is to judge.
-    "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     // Nothing may go on in the background after the action has ended.
     "gc.auto=0",
@@ -60,10 +58,15 @@ const SETTINGS: &[&str] = &[
     "advice.mergeConflict=false",
 ];
 
+/// Keeps hooks from running. A hook may be a file of the tree that is merged (`core.hooksPath = .husky`), and then it
+/// would run what it is to judge.
+const NO_HOOKS: &str = "core.hooksPath=/dev/null";
+
 /// `git`, run in one folder.
 #[derive(Clone, Debug)]
 pub(super) struct Git {
     folder: PathBuf,
+    hooks: bool,
 }
 
 /// How a command of git ended.
@@ -77,7 +80,12 @@ pub(super) struct Done {
 
 impl Git {
     pub(super) fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), hooks: false }
+    }
+
+    /// The same, but hooks run as the user has configured them.
+    pub(super) fn with_hooks(&self) -> Self {
+        Self { folder: self.folder.clone(), hooks: true }
     }
 
     /// Runs a command, whatever its exit code.
@@ -123,7 +131,7 @@ impl Git {
         input: Option<&[u8]>,
     ) -> Result<Done, ActionFailure> {
         let mut command = Command::new("git");
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().copied().chain((!self.hooks).then_some(NO_HOOKS)) {
             command.arg("-c").arg(setting);
         }
         command.args(arguments).current_dir(&self.folder);

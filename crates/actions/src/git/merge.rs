@@ -136,7 +136,12 @@ pub(super) fn start(worktree: &Worktree, target: &str, source: &str) -> Result<S
     let git = &worktree.git;
     let mut state = State { target: target.to_owned(), source: source.to_owned(), ..State::default() };
     worktree.save(&state)?;
-    git.bytes(&["reset", "--quiet", "--hard", target, "--"])?;
+    let reset = ["reset", "--quiet", "--hard", target, "--"];
+    if git.run(&reset)?.code != Some(0) {
+        // After a power cut the index may be torn; all that it knows is made anew from the commit.
+        let _ = fs::remove_file(worktree.admin.join("index"));
+        git.bytes(&reset)?;
+    }
     git.bytes(&["clean", "--quiet", "-ffdx"])?;
     let done = git.run(&["merge", "--no-ff", "--no-commit", "--no-edit", "--no-stat", source])?;
     let unmerged = conflict::unmerged(git)?;

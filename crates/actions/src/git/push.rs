@@ -39,6 +39,8 @@ pub(super) struct Input {
     resolver: String,
     #[serde(default)]
     local_branch: LocalBranch,
+    #[serde(default)]
+    pre_push_hook: PrePushHook,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -47,6 +49,14 @@ enum LocalBranch {
     #[default]
     FastForward,
     Leave,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PrePushHook {
+    #[default]
+    Skip,
+    Run,
 }
 
 /// `git.push`.
@@ -125,7 +135,17 @@ fn settle(worktree: &Worktree, state: &mut State, input: &Input, policy: &Policy
 
 fn push_commit(git: &Git, input: &Input, commit: &str) -> Result<(), ActionFailure> {
     let refspec = format!("{commit}:refs/heads/{}", input.branch);
-    let done = git.run(&["push", "--porcelain", "--no-verify", "--end-of-options", &input.remote, &refspec])?;
+    let arguments = ["push", "--porcelain", "--end-of-options", &input.remote, &refspec];
+    let done = match input.pre_push_hook {
+        PrePushHook::Run => git.with_hooks().run(&arguments)?,
+        PrePushHook::Skip if git.asks(&["grep", "-q", "-F", "-e", "filter=lfs", commit, "--", ".gitattributes"])? => {
+            return Err(blocked(
+                "files of this repository are kept in git LFS, whose pre-push hook sends their content; without it the \
+                 remote would get empty references. Start again with --var PRE_PUSH_HOOK=run",
+            ));
+        }
+        PrePushHook::Skip => git.run(&arguments)?,
+    };
     done.show();
     if done.code == Some(0) {
         say(format_args!("pushed {} to {} of {}", short(commit), input.branch, input.remote));

@@ -910,6 +910,23 @@ fn a_push_that_the_remote_declines_says_so_in_its_words() {
 }
 
 #[test]
+fn content_in_git_lfs_is_never_pushed_without_the_hook_that_sends_it() {
+    let world = World::with(&[(".gitattributes", "*.bin filter=lfs -text\n")]);
+    world.commit("user", 10, &[("b", "2\n")]);
+    let merge = world.prepare(&world.ask()).expect("healthy");
+    merge.merge().expect("clean");
+    let commit = merge.commit().expect("a commit");
+    refused(merge.push(&commit), EXIT_BLOCKED, &["git LFS", "PRE_PUSH_HOOK=run"]);
+    let mark = world.path("the hook ran");
+    install_hook(&world.user().join(".git/hooks/pre-push"), &format!("#!/bin/sh\npwd > '{}'\n", mark.display()));
+    let input = merge.with(json!({
+        "repository": world.user(), "branch": "main", "commit": commit["commit"], "pre_push_hook": "run",
+    }));
+    run("git.push", input).expect("pushed");
+    assert_eq!(fs::read_to_string(mark).expect("it ran").trim(), world.user().to_str().expect("UTF-8"));
+}
+
+#[test]
 fn no_hook_of_the_merged_tree_runs() {
     let world = World::with(&[("a", "1\n")]);
     git(&world.user(), &["config", "core.hooksPath", "hooks"]);
@@ -964,6 +981,7 @@ fn every_step_goes_on_from_what_a_killed_attempt_left() {
     // `git.merge`, killed in the middle of git's part: files of nobody, a lock, a merge that the record knows not of.
     fs::write(merge.worktree.join("leftover"), "x").expect("written");
     fs::write(admin.join("index.lock"), "").expect("written");
+    fs::write(admin.join("index"), "torn").expect("written");
     fs::write(admin.join("MERGE_HEAD"), format!("{}\n", merge.source.as_str().expect("text"))).expect("written");
     assert_eq!(merge.merge().expect("from the beginning")["conflict_count"], 2);
     assert!(!merge.worktree.join("leftover").exists());

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -330,7 +330,12 @@ fn write_state(admin: &Path, state: &State) -> Result<(), ActionFailure> {
     let (file, fresh) = (admin.join(STATE_FILE), admin.join("baton-merge.json.new"));
     serde_json::to_vec_pretty(state)
         .map_err(std::io::Error::from)
-        .and_then(|text| fs::write(&fresh, text))
+        .and_then(|text| {
+            // Synced, for after a power cut it is the only word on what a person has decided here.
+            let mut file = File::create(&fresh)?;
+            file.write_all(&text)?;
+            file.sync_all()
+        })
         .and_then(|()| fs::rename(&fresh, &file))
         .map_err(|error| failed(format!("cannot write {}: {error}", file.display())))
 }
