@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use baton_actions::{Ended, Host, HostEvent, HostOptions, Job, StartError, Stop};
@@ -22,11 +23,15 @@ pub struct World {
     pub ended: BTreeMap<u32, Ended>,
     pub others: Vec<HostEvent>,
     next: u32,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl World {
     pub fn new() -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
+        // A process has one host: two would claim each other's orphans. Under `cargo test` the tests take turns.
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a scratch folder");
         let host = Host::new(HostOptions { scratch: folder.path().join("scratch"), catch_signals: false })
             .expect("a host on this machine");
