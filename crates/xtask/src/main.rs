@@ -3,6 +3,8 @@
 mod advisories;
 mod bench;
 mod ci;
+#[cfg(target_os = "linux")]
+mod crash;
 mod deny;
 mod edges;
 mod markdown;
@@ -27,6 +29,10 @@ const TASKS: &[Task] = &[
         run: ci::task,
     },
     Task { name: "bench", what: "the figures of docs/benchmarks.md [--help]", run: bench::task },
+    #[cfg(target_os = "linux")]
+    Task { name: "crash", what: "deaths of the real program at every write [--help]", run: crash::task },
+    #[cfg(target_os = "linux")]
+    Task { name: "crash-step", what: "what the steps of the crash plans run", run: crash::step },
     Task { name: "edges", what: "the arrows between the crates", run: |_| edges::check() },
     Task { name: "tidy", what: "what we ask of every file", run: |_| tidy::check() },
     Task { name: "deny", what: "licences, bans, sources and advisories of what we depend on", run: |_| deny::check() },

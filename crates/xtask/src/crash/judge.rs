@@ -1,0 +1,303 @@
+//! What must hold after a run was cut off and went on: compared are what was told, what the steps did, and the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::Value;
+
+use super::step::{printed, step_and_number};
+use super::world::{World, plan_file};
+
+/// How a plan ends when nobody disturbs it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Expected {
+    /// The last word about each step.
+    pub steps: BTreeMap<String, String>,
+    /// The run's status.
+    pub status: String,
+}
+
+/// Lets the program go on with what was cut off, and answers with everything that is wrong then.
+pub fn go_on_and_judge(world: &World, plan: &str, expected: &Expected) -> Result<Vec<String>, String> {
+    let mut told = fs::read_to_string(world.told()).map_err(|error| format!("what was told: {error}"))?;
+    // A line that the death tore apart was not told.
+    told.truncate(told.rfind('\n').map_or(0, |end| end + 1));
+    let resumed = world.run(&mut world.resume())?;
+    let mut problems = Vec::new();
+    if !resumed.code.is_some_and(|code| [0, 1, 130].contains(&code)) {
+        problems.push(format!("resume exited with {:?}: {}{}", resumed.code, resumed.stdout, resumed.stderr));
+        return Ok(problems);
+    }
+    let left = world.end_steps();
+    if !left.is_empty() {
+        problems.push(format!("steps outlived the run: processes {}", left.join(", ")));
+    }
+    told.push_str(&resumed.stdout);
+    problems.extend(judge(world, plan, expected, &told)?);
+    Ok(problems)
+}
+
+/// How an undisturbed run ended, which must itself be without fault.
+pub fn expectation(world: &World, plan: &str) -> Result<Expected, String> {
+    let told = fs::read_to_string(world.told()).map_err(|error| format!("what was told: {error}"))?;
+    let events = events_of(world, run_number(plan))?.ok_or("the run is not in the store")?;
+    let expected = ends(&events);
+    let problems = judge(world, plan, &expected, &told)?;
+    if problems.is_empty() {
+        Ok(expected)
+    } else {
+        Err(format!("even undisturbed, plan `{plan}` is not as it should be:\n  {}", problems.join("\n  ")))
+    }
+}
+
+/// The number that a reference plan's run has in its world.
+fn run_number(plan: &str) -> u64 {
+    // The run that made the store was the first.
+    if plan == "first" { 1 } else { 2 }
+}
+
+fn judge(world: &World, plan: &str, expected: &Expected, told: &str) -> Result<Vec<String>, String> {
+    let run = run_number(plan);
+    let told: Vec<Value> = told
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["run"] == run && line["seq"].is_u64() && line["kind"].is_string())
+        .collect();
+    let ledger = fs::read_to_string(world.ledger()).map_err(|error| format!("the ledger: {error}"))?;
+    let mut problems = Vec::new();
+    let Some(events) = events_of(world, run)? else {
+        // Cut off before anything was promised.
+        if let Some(first) = told.first() {
+            problems.push(format!("the run is gone although this was told: {first}"));
+        }
+        if !ledger.is_empty() {
+            problems.push(format!("the run is gone although its steps ran:\n{ledger}"));
+        }
+        return Ok(problems);
+    };
+    let doctor = world.ask(&["doctor"])?;
+    if doctor.code != Some(0) {
+        problems.push(format!("doctor exits with {:?}: {}{}", doctor.code, doctor.stdout, doctor.stderr));
+    }
+    for (index, event) in events.iter().enumerate() {
+        if event["seq"] != index as u64 + 1 {
+            problems.push(format!("event {} stands in place {}", event["seq"], index + 1));
+        }
+    }
+    for line in &told {
+        let place = line["seq"].as_u64().and_then(|seq| usize::try_from(seq).ok()).unwrap_or(0);
+        match events.get(place.wrapping_sub(1)) {
+            Some(event) if event == line => {}
+            Some(event) => problems.push(format!("this was told: {line}\n    and this is in the log: {event}")),
+            None => problems.push(format!("this was told and is not in the log: {line}")),
+        }
+    }
+    problems.extend(export_differs(world, run, &events));
+    problems.extend(grammar(&events));
+    let found = ends(&events);
+    if found != *expected {
+        problems.push(format!("ended otherwise than undisturbed:\n    found    {found:?}\n    expected {expected:?}"));
+    }
+    problems.extend(ledger_differs(&events, &ledger));
+    problems.extend(output_differs(world, plan, run, &events, &ledger)?);
+    Ok(problems)
+}
+
+/// The log of a run as the program prints it; `None`: there is no such run.
+fn events_of(world: &World, run: u64) -> Result<Option<Vec<Value>>, String> {
+    let said = world.ask(&["events", &run.to_string(), "--output", "json"])?;
+    if said.code != Some(0) {
+        let answer: Value =
+            said.stderr.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+        let is_absent = said.stderr.contains("no-such-run") || said.stderr.contains("no-store");
+        return if is_absent { Ok(None) } else { Err(format!("events: {answer} {}", said.stderr)) };
+    }
+    let parse = |line| serde_json::from_str(line).map_err(|error| format!("`{line}` is not JSON: {error}"));
+    said.stdout.lines().map(parse).collect::<Result<Vec<Value>, String>>().map(Some)
+}
+
+fn export_differs(world: &World, run: u64, events: &[Value]) -> Option<String> {
+    let path = world.data().join(format!("runs/{run}/events.jsonl"));
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
+    if lines == events {
+        return None;
+    }
+    let place = lines.iter().zip(events).take_while(|(line, event)| line == event).count();
+    Some(format!(
+        "events.jsonl has {} lines for {} events and differs from line {}",
+        lines.len(),
+        events.len(),
+        place + 1
+    ))
+}
+
+fn kind(event: &Value) -> &str {
+    event["kind"].as_str().unwrap_or("")
+}
+
+fn attempt_of(event: &Value) -> Option<(&str, u64)> {
+    Some((event["step"].as_str()?, event["attempt"].as_u64().unwrap_or(0)))
+}
+
+const ENDS: &[&str] = &["step_succeeded", "step_failed", "step_timeout", "step_lost", "step_canceled"];
+
+fn is_last(event: &Value) -> bool {
+    match kind(event) {
+        "step_succeeded" | "step_skipped" | "step_canceled" => true,
+        "step_failed" | "step_timeout" | "step_lost" => event["last"] == true,
+        _ => false,
+    }
+}
+
+/// What a log may not say, whatever the plan.
+fn grammar(events: &[Value]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut over: BTreeSet<&str> = BTreeSet::new();
+    let mut running: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut last_attempt: BTreeMap<&str, u64> = BTreeMap::new();
+    // After a change of owner: attempts whose loss must be the next that is said of them.
+    let mut to_lose: BTreeSet<&str> = BTreeSet::new();
+    for event in events {
+        if kind(event) == "run_resumed" {
+            to_lose = running.keys().copied().collect();
+        }
+        let Some((step, attempt)) = attempt_of(event) else { continue };
+        if over.contains(step) {
+            problems.push(format!("something follows after the step's end: {event}"));
+        }
+        if to_lose.remove(step) && kind(event) != "step_lost" {
+            problems.push(format!("an attempt in flight at a death is not lost: {event}"));
+        }
+        if kind(event) == "step_started" {
+            if let Some(other) = running.insert(step, attempt) {
+                problems.push(format!("an attempt starts while attempt {other} runs: {event}"));
+            }
+            if last_attempt.insert(step, attempt).unwrap_or(0) + 1 != attempt {
+                problems.push(format!("an attempt has not the next number: {event}"));
+            }
+        }
+        if ENDS.contains(&kind(event)) && attempt > 0 && running.remove(step) != Some(attempt) {
+            problems.push(format!("an attempt ends that does not run: {event}"));
+        }
+        if is_last(event) {
+            over.insert(step);
+        }
+    }
+    if !running.is_empty() {
+        problems.push(format!("attempts have no end: {running:?}"));
+    }
+    if events.iter().filter(|event| kind(event) == "run_created").count() != 1 {
+        problems.push("the run was not created exactly once".to_owned());
+    }
+    match events.last() {
+        Some(last) if kind(last) == "run_completed" => {}
+        last => problems.push(format!("the run is not over; its last event is {}", last.unwrap_or(&Value::Null))),
+    }
+    problems
+}
+
+fn ends(events: &[Value]) -> Expected {
+    let mut expected = Expected::default();
+    for event in events {
+        if let Some((step, _)) = attempt_of(event)
+            && is_last(event)
+        {
+            expected.steps.insert(step.to_owned(), kind(event).to_owned());
+        }
+        if kind(event) == "run_completed" {
+            event["status"].as_str().unwrap_or("").clone_into(&mut expected.status);
+        }
+    }
+    expected
+}
+
+/// Whether the log and what the steps really did tell the same.
+fn ledger_differs(events: &[Value], ledger: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let find = |wanted: &str, step: &str, number: u32| {
+        events.iter().any(|event| kind(event) == wanted && attempt_of(event) == Some((step, u64::from(number))))
+    };
+    let mut started = BTreeSet::new();
+    let mut ended = BTreeMap::new();
+    // Steps with a result that is recorded: they may never begin again.
+    let mut done = BTreeSet::new();
+    for line in ledger.lines() {
+        let parsed = line.split_once(' ').and_then(|(word, name)| Some((word, step_and_number(name)?)));
+        let Some((word, (step, number))) = parsed else {
+            problems.push(format!("the ledger has the line `{line}`"));
+            continue;
+        };
+        match word {
+            "start" => {
+                if !find("step_started", step, number) {
+                    problems.push(format!("attempt {number} of {step} began, and its start is not in the log"));
+                }
+                if !started.insert((step, number)) {
+                    problems.push(format!("attempt {number} of {step} began twice"));
+                }
+                if done.contains(step) {
+                    problems.push(format!("attempt {number} of {step} began after the step had succeeded"));
+                }
+            }
+            "done" | "failed" => {
+                ended.insert((step, number), word);
+                if find("step_succeeded", step, number) {
+                    done.insert(step);
+                }
+            }
+            _ => problems.push(format!("attempt {number} of {step} began while another one ran")),
+        }
+    }
+    for event in events {
+        let wanted = match kind(event) {
+            "step_succeeded" => "done",
+            "step_failed" => "failed",
+            _ => continue,
+        };
+        let Some((step, number)) = attempt_of(event) else { continue };
+        let number = u32::try_from(number).unwrap_or(0);
+        if ended.get(&(step, number)).copied() != Some(wanted) {
+            problems.push(format!("the log says what the ledger does not: {event}"));
+        }
+    }
+    problems
+}
+
+/// Whether what succeeded steps printed can be read back to the last byte.
+fn output_differs(world: &World, plan: &str, run: u64, events: &[Value], ledger: &str) -> Result<Vec<String>, String> {
+    let mut problems = Vec::new();
+    let prints = prints(plan)?;
+    for event in events.iter().filter(|event| kind(event) == "step_succeeded") {
+        let Some((step, number)) = attempt_of(event) else { continue };
+        let Some(bytes) = prints.get(step) else { continue };
+        let ending = format!("/{run}/{step}/{number}");
+        let name = ledger.lines().filter_map(|line| line.strip_prefix("start ")).find(|name| name.ends_with(&ending));
+        let Some(name) = name else { continue };
+        let mut wanted = printed(name, *bytes);
+        wanted.truncate(*bytes);
+        let said = world.ask(&["logs", &run.to_string(), step, "--attempt", &number.to_string(), "--raw"])?;
+        if said.code != Some(0) || said.stdout != wanted {
+            let common = said.stdout.bytes().zip(wanted.bytes()).take_while(|(found, wanted)| found == wanted).count();
+            problems.push(format!(
+                "{step}, attempt {number}, printed {bytes} bytes; {} are read back, right up to byte {common}; {}",
+                said.stdout.len(),
+                said.stderr.trim()
+            ));
+        }
+    }
+    Ok(problems)
+}
+
+/// How much the steps of a reference plan print.
+fn prints(plan: &str) -> Result<BTreeMap<String, usize>, String> {
+    let path = plan_file(plan);
+    let text = fs::read_to_string(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
+    let of_line = |line: &str| {
+        let (_, id) = line.split_once("id: ")?;
+        let (_, count) = line.split_once("--print, ")?;
+        let id = id.split(',').next()?.to_owned();
+        Some((id, count.split([',', ']']).next()?.trim().parse().ok()?))
+    };
+    Ok(text.lines().filter_map(of_line).collect())
+}
