@@ -36,7 +36,8 @@ impl World {
         let host = Host::new(HostOptions { scratch: folder.path().join("scratch"), catch_signals: false })
             .expect("a host on this machine");
         let store = format!("test-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
-        Self { host, folder, store, printed: BTreeMap::new(), ended: BTreeMap::new(), others: Vec::new(), next: 0 }
+        let (printed, ended, others) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { host, folder, store, printed, ended, others, next: 0, _turn: turn }
     }
 
     pub fn path(&self) -> &Path {
