@@ -3,12 +3,16 @@
 //! [`Store`] is the seam. [`SqliteStore`] keeps it in a data directory, [`MemoryStore`] in memory for simulations;
 //! one suite of tests runs on both. Everything here is synchronous and belongs to one thread.
 
+mod artifact;
+mod backup;
 mod ballast;
 mod chain;
 mod directory;
+mod doctor;
 mod error;
 mod export;
 mod filesystem;
+mod gc;
 mod memory;
 mod output;
 mod owner;
@@ -22,9 +26,13 @@ use baton_core::lock::LockEvent;
 use baton_core::{Epoch, Event, Graph, Log, RunCreated, RunId, RunStatus, Time};
 use serde_json::{Map, Value};
 
+pub use artifact::{ArtifactIntake, MAX_ARTIFACT_BYTES};
+pub use backup::{Backup, Restored, restore};
 pub use directory::DataDir;
+pub use doctor::{Bytes, DamagedLog, Doctor, doctor};
 pub use error::StoreError;
 pub use export::rfc3339;
+pub use gc::{GcPolicy, GcReport};
 pub use memory::{Fault, MemoryKeeps, MemoryStore};
 pub use output::{Chunk, OutputLimits, OutputWriter, Piece, SegmentReader};
 pub use owner::{OwnerInfo, wait_for_death};

@@ -204,8 +204,7 @@ impl OutputWriter {
         let mut outcome = file.sync_data();
         if *is_new && outcome.is_ok() {
             // The file's name and its folder's name are new too.
-            let folders = path.ancestors().skip(1).take(2);
-            outcome = folders.map(filesystem::sync_folder).collect();
+            outcome = path.ancestors().skip(1).take(2).try_for_each(filesystem::sync_folder);
             *is_new = outcome.is_err();
         }
         match outcome {

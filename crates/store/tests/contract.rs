@@ -1,5 +1,6 @@
 //! The whole contract of a store, as one suite that every implementation runs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use baton_core::event::{SkipReason, StopReason};
@@ -11,7 +12,7 @@ use baton_core::{
 };
 use baton_store::{
     Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, NewRun,
-    Outcome, OwnerInfo, RunPhase, SqliteStore, Store, StoreError, abandoned,
+    Outcome, OwnerInfo, RunPhase, SqliteStore, Store, StoreError, abandoned, sha256_hex,
 };
 
 /// A store and what stands for other processes on the same disk.
@@ -40,37 +41,50 @@ impl World for InMemory {
 }
 
 struct OnDisk {
-    _scratch: tempfile::TempDir,
-    directory: DataDir,
-    store: SqliteStore,
+    scratch: tempfile::TempDir,
+    stores: Vec<SqliteStore>,
     others: Vec<SqliteStore>,
 }
 
 impl OnDisk {
     fn new() -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let directory = DataDir::at(scratch.path().join(".baton"));
-        let store = SqliteStore::open(&directory, Access::Write).unwrap();
-        Self { _scratch: scratch, directory, store, others: Vec::new() }
+        let store = SqliteStore::open(&DataDir::at(scratch.path().join("0")), Access::Write).unwrap();
+        Self { scratch, stores: vec![store], others: Vec::new() }
     }
 }
 
 impl World for OnDisk {
     fn store(&mut self) -> &mut dyn Store {
-        &mut self.store
+        self.stores.last_mut().unwrap()
     }
 
     fn crash(&mut self) {
-        self.others.clear();
-        let next = SqliteStore::open(&self.directory, Access::Write).unwrap();
-        drop(std::mem::replace(&mut self.store, next));
+        // The files as they are, while the store is open and has said nothing; locks are not copied.
+        let to = DataDir::at(self.scratch.path().join(self.stores.len().to_string()));
+        copy_files(self.stores.last().unwrap().directory().root(), to.root());
+        self.stores.push(SqliteStore::open(&to, Access::Write).unwrap());
     }
 
     fn second_owner(&mut self) -> Epoch {
-        let mut other = SqliteStore::open(&self.directory, Access::Write).unwrap();
+        let mut other = SqliteStore::open(self.stores.last().unwrap().directory(), Access::Write).unwrap();
         let epoch = other.register(&info(2)).unwrap();
         self.others.push(other);
         epoch
+    }
+}
+
+/// Copies a folder as a crash leaves it: what is shared memory between processes is gone, and so are FIFOs' readers.
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_files(&entry.path(), &target);
+        } else if kind.is_file() && !entry.file_name().to_string_lossy().ends_with("-shm") {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
     }
 }
 
@@ -93,14 +107,11 @@ fn graph() -> Arc<Graph> {
 const FETCH: StepIndex = StepIndex(0);
 const STORE: StepIndex = StepIndex(1);
 const PLAN: &str = "plan_id: demo\n";
-const PLAN_SHA256: &str = "6a9b7df1fbeca4a4c5a1a6da94f69bd7f2eea0f94e0a6d7e3c1a17cf5ab5a4a7";
 
 fn created() -> RunCreated {
-    use sha2::Digest as _;
-    let plan_sha256 = sha2::Sha256::digest(PLAN).iter().map(|byte| format!("{byte:02x}")).collect();
     RunCreated {
         plan_id: "demo".to_owned(),
-        plan_sha256,
+        plan_sha256: sha256_hex(PLAN.as_bytes()),
         plan_path: "/plans/demo.yaml".to_owned(),
         cwd: "/".to_owned(),
         submitted_by: "ada".to_owned(),
@@ -168,7 +179,7 @@ fn what_is_appended_is_read_back_by_this_process_and_the_next() {
         assert_eq!(replayed(world.store(), run), expected);
         assert_eq!(world.store().created(run).unwrap(), (Time(1000), created()));
         assert_eq!(world.store().plan_text(&created().plan_sha256).unwrap(), PLAN);
-        assert_eq!(world.store().plan_text(PLAN_SHA256).unwrap_err().code(), "no-such-plan");
+        assert_eq!(world.store().plan_text("unknown").unwrap_err().code(), "no-such-plan");
     });
 }
 

@@ -1,0 +1,291 @@
+//! Backup of a store that is in use into one folder, and the verified way back.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::directory::make_folder;
+use crate::doctor::{artifact_files, entries, name};
+use crate::sqlite::{random_id, wall_clock};
+use crate::{Access, DataDir, Filter, Result, SqliteStore, Store, StoreError, artifact, export, filesystem, owner};
+
+const MANIFEST: &str = "manifest.json";
+const DATABASE: &str = "baton.db";
+const FORMAT: u32 = 1;
+
+/// The list of a backup's files. It is written last: a folder without it is no backup.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    store_id: String,
+    schema_version: u32,
+    made_at: String,
+    files: Vec<ManifestFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ManifestFile {
+    path: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// What was backed up or restored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backup {
+    /// How many runs.
+    pub runs: u64,
+    /// How many files.
+    pub files: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// What a restore did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    /// What was restored.
+    pub backup: Backup,
+    /// Where the store that was there before is now.
+    pub replaced: Option<PathBuf>,
+}
+
+impl SqliteStore {
+    /// Copies the store into a new folder at `to`, as it is at one moment, while it is in use.
+    pub fn backup(&self, to: &Path) -> Result<Backup> {
+        if to.exists() {
+            return Err(refused(format!("`{}` exists; name a folder that does not", to.display())));
+        }
+        let mut partial = to.as_os_str().to_owned();
+        partial.push(format!(".{}.partial", std::process::id()));
+        let partial = PathBuf::from(partial);
+        let made = self.write_backup(&partial).and_then(|backup| {
+            std::fs::rename(&partial, to).map_err(StoreError::io("rename", &partial))?;
+            let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            filesystem::sync_folder(parent).map_err(StoreError::write(parent))?;
+            Ok(backup)
+        });
+        if made.is_err() {
+            // What is left of it has no manifest and its name says that it is not finished.
+            let _ = std::fs::remove_dir_all(&partial);
+        }
+        made
+    }
+
+    fn write_backup(&self, folder: &Path) -> Result<Backup> {
+        let copy = DataDir::at(folder);
+        make_folder(folder)?;
+        let database = copy.database();
+        self.connection()
+            .execute("VACUUM INTO ?1", [database.to_string_lossy()])
+            .map_err(StoreError::sqlite(&database))?;
+        let sync = || std::fs::File::open(&database)?.sync_all();
+        sync().map_err(StoreError::write(&database))?;
+        let (sha256, bytes) = artifact::digest(&database)?;
+        let mut files = vec![ManifestFile { path: DATABASE.to_owned(), bytes, sha256 }];
+        // The copy says which files belong to it. What came later may be copied too, and nothing refers to that.
+        let snapshot = SqliteStore::open(&copy, Access::Read)?;
+        let runs = snapshot.runs(&Filter::default())?;
+        make_folder(&copy.runs())?;
+        make_folder(&copy.artifacts())?;
+        for run in &runs {
+            let from = self.directory().output(run.run);
+            let Ok(facts) = std::fs::metadata(&from) else { continue };
+            make_folder(&copy.run(run.run))?;
+            let (sha256, bytes) = artifact::copy_synced(&from, &copy.output(run.run), facts.len())?;
+            files.push(ManifestFile { path: format!("runs/{}/output", run.run), bytes, sha256 });
+            sync_folder(&copy.run(run.run))?;
+        }
+        for wanted in snapshot.kept_artifacts()? {
+            let (from, to) = (self.directory().artifact(&wanted), copy.artifact(&wanted));
+            make_folder(to.parent().unwrap_or(folder))?;
+            let (sha256, bytes) = artifact::copy_synced(&from, &to, u64::MAX)?;
+            if sha256 != wanted {
+                let detail = format!("its content has the SHA-256 {sha256}");
+                return Err(StoreError::DamagedFile { path: from, detail });
+            }
+            files.push(ManifestFile { path: format!("artifacts/{}/{}", &wanted[..2], &wanted[2..]), bytes, sha256 });
+        }
+        for shelf in entries(&copy.artifacts())? {
+            sync_folder(&shelf)?;
+        }
+        sync_folder(&copy.artifacts())?;
+        sync_folder(&copy.runs())?;
+        let backup = Backup {
+            runs: runs.len() as u64,
+            files: files.len() as u64,
+            bytes: files.iter().map(|file| file.bytes).sum(),
+        };
+        let manifest = Manifest {
+            format: FORMAT,
+            store_id: self.id().to_owned(),
+            schema_version: crate::schema::VERSION,
+            made_at: export::rfc3339(wall_clock()),
+            files,
+        };
+        let path = folder.join(MANIFEST);
+        let write = || -> std::io::Result<()> {
+            let file = std::fs::File::create(&path)?;
+            serde_json::to_writer_pretty(&file, &manifest)?;
+            file.sync_all()
+        };
+        write().map_err(StoreError::write(&path))?;
+        sync_folder(folder)?;
+        Ok(backup)
+    }
+}
+
+/// Puts the backup in the folder `from` in the place of the store in `to`, after everything in it was verified. The
+/// store that was there is moved aside. The restored store has a name of its own, so that its steps are never taken
+/// for those of the one it was copied from.
+pub fn restore(from: &Path, to: &DataDir) -> Result<Restored> {
+    let (backup, files) = verify(from)?;
+    to.create()?;
+    refuse_living_owners(to)?;
+    let incoming = to.root().join(format!("incoming-{}", std::process::id()));
+    let copied = copy_all(from, &incoming, &files);
+    let placed = copied.and_then(|()| {
+        let replaced = set_aside(to)?;
+        // The database comes last: with it the store exists.
+        for part in ["artifacts", "runs", DATABASE] {
+            let source = incoming.join(part);
+            if source.exists() {
+                std::fs::rename(&source, to.root().join(part)).map_err(StoreError::io("rename", &source))?;
+                sync_folder(to.root())?;
+            }
+        }
+        Ok(replaced)
+    });
+    let _ = std::fs::remove_dir_all(&incoming);
+    let replaced = placed?;
+    let mut store = SqliteStore::open(to, Access::Write)?;
+    let (id, failed) = (random_id()?, store.failed());
+    store.write(|transaction| {
+        transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id]).map_err(failed)?;
+        Ok(())
+    })?;
+    for row in store.runs(&Filter::default())? {
+        store.repair_export(row.run)?;
+    }
+    Ok(Restored { backup, replaced })
+}
+
+fn verify(from: &Path) -> Result<(Backup, Vec<ManifestFile>)> {
+    let path = from.join(MANIFEST);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(refused(format!("`{}` is no backup: it has no {MANIFEST}", from.display())));
+        }
+        Err(error) => return Err(StoreError::io("read", &path)(error)),
+    };
+    let damaged = |path: &Path, detail: String| StoreError::DamagedFile { path: path.to_path_buf(), detail };
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(&path, error.to_string()))?;
+    if manifest.format > FORMAT {
+        let detail =
+            format!("the backup has format {} and this Baton knows {FORMAT}; use a newer Baton", manifest.format);
+        return Err(refused(detail));
+    }
+    for file in &manifest.files {
+        let path = from.join(&file.path);
+        let is_inside = Path::new(&file.path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !is_inside {
+            return Err(damaged(&path, "the manifest names a path outside the backup".to_owned()));
+        }
+        let (sha256, bytes) = artifact::digest(&path)?;
+        if (&sha256, bytes) != (&file.sha256, file.bytes) {
+            let expected = format!("{} bytes with the SHA-256 {}", file.bytes, file.sha256);
+            return Err(damaged(&path, format!("it has {bytes} bytes with the SHA-256 {sha256}, expected {expected}")));
+        }
+    }
+    let report = SqliteStore::open(&DataDir::at(from), Access::Read)?.doctor()?;
+    if let Some(problem) =
+        report.database_problems.into_iter().chain(report.damaged_logs.into_iter().map(|log| log.problem)).next()
+    {
+        return Err(damaged(&from.join(DATABASE), problem));
+    }
+    if let Some((path, detail)) = report.damaged_files.into_iter().next() {
+        return Err(StoreError::DamagedFile { path, detail });
+    }
+    let backup = Backup {
+        runs: report.runs,
+        files: manifest.files.len() as u64,
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+    };
+    Ok((backup, manifest.files))
+}
+
+fn copy_all(from: &Path, incoming: &Path, files: &[ManifestFile]) -> Result<()> {
+    make_folder(incoming)?;
+    let copy = DataDir::at(incoming);
+    make_folder(&copy.runs())?;
+    make_folder(&copy.artifacts())?;
+    for file in files {
+        let to = incoming.join(&file.path);
+        if let Some(parent) = to.parent() {
+            make_folder(parent)?;
+        }
+        let (sha256, _) = artifact::copy_synced(&from.join(&file.path), &to, file.bytes)?;
+        if sha256 != file.sha256 {
+            return Err(StoreError::DamagedFile { path: to, detail: "it changed while it was copied".to_owned() });
+        }
+    }
+    for run in entries(&copy.runs())? {
+        sync_folder(&run)?;
+    }
+    for (file, _) in artifact_files(&copy)? {
+        if let Some(shelf) = file.parent() {
+            sync_folder(shelf)?;
+        }
+    }
+    sync_folder(&copy.runs())?;
+    sync_folder(&copy.artifacts())?;
+    sync_folder(incoming)
+}
+
+/// Moves what is there into a folder of its own; answers with it, or with nothing where there was nothing.
+fn set_aside(to: &DataDir) -> Result<Option<PathBuf>> {
+    let parts: Vec<PathBuf> = entries(to.root())?
+        .into_iter()
+        .filter(|path| {
+            let name = name(path);
+            name.starts_with(DATABASE) || ["runs", "artifacts", "owners", "scratch"].contains(&name.as_str())
+        })
+        .collect();
+    let aside = to.root().join(format!("replaced-{}", wall_clock().0));
+    let had_store = to.exists();
+    make_folder(&aside)?;
+    // The database goes first: without it nobody takes the rest for a store.
+    for path in &parts {
+        std::fs::rename(path, aside.join(name(path))).map_err(StoreError::io("rename", path))?;
+        sync_folder(to.root())?;
+    }
+    if !had_store {
+        std::fs::remove_dir_all(&aside).map_err(StoreError::io("remove", &aside))?;
+        return Ok(None);
+    }
+    Ok(Some(aside))
+}
+
+fn refuse_living_owners(to: &DataDir) -> Result<()> {
+    for file in entries(&to.owners())? {
+        let Some(number) = name(&file).strip_suffix(".lock").and_then(|number| number.parse().ok()) else { continue };
+        if owner::liveness(to, baton_core::Epoch(number))? == owner::Liveness::Alive {
+            let who = SqliteStore::open(to, Access::Read).and_then(|store| store.owners()).unwrap_or_default();
+            let pid = who.iter().find(|owner| owner.epoch.0 == number).map_or(0, |owner| owner.info.pid);
+            return Err(refused(format!(
+                "process {pid} drives runs in `{}`; end it first, or restore into another folder",
+                to.root().display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    filesystem::sync_folder(folder).map_err(StoreError::write(folder))
+}
+
+fn refused(detail: String) -> StoreError {
+    StoreError::Refused { detail }
+}
