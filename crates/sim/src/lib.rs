@@ -6,5 +6,6 @@ pub mod locks;
 pub mod oracle;
 pub mod plan;
 pub mod random;
+pub mod scheduling;
 pub mod watch;
 pub mod world;

@@ -4,9 +4,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use baton_sim::campaign::{self, Counts};
+use baton_sim::scheduling;
 
-const USAGE: &str = "usage: baton-sim [--seeds COUNT] [--first SEED] | --seed SEED";
+const USAGE: &str =
+    "usage: baton-sim [--seeds COUNT] [--first SEED] | --seed SEED | --bench-scheduling [--steps COUNT]";
 const SEEDS: u64 = 100_000;
+const BENCH_STEPS: usize = 1_000_000;
 /// Among so many seeds, each thing that can be met is met at least once.
 const SEEDS_PER_MEETING: u64 = 1000;
 
@@ -21,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut seeds, mut first, mut one) = (SEEDS, 0, None);
+    let (mut seeds, mut first, mut one, mut bench, mut steps) = (SEEDS, 0, None, false, BENCH_STEPS);
     while let Some(option) = arguments.next() {
         let mut number = || {
             let value = arguments.next().ok_or_else(|| format!("`{option}` wants a number\n{USAGE}"))?;
@@ -30,9 +33,14 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
         match option.as_str() {
             "--seeds" => seeds = number()?,
             "--first" => first = number()?,
+            "--steps" => steps = number()? as usize,
+            "--bench-scheduling" => bench = true,
             "--seed" => one = Some(number()?),
             _ => return Err(format!("unknown option `{option}`\n{USAGE}")),
         }
+    }
+    if bench {
+        return scheduling::bench(steps);
     }
     if let Some(seed) = one {
         return campaign::play(seed, &mut Counts::default(), true);
