@@ -54,23 +54,22 @@ impl World {
     fn with(files: &[(&str, &str)]) -> Self {
         let world = Self { folder: tempfile::tempdir().expect("a scratch folder") };
         let at = world.folder.path();
-        git(at, &["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
-        git(at, &["init", "--quiet", "--initial-branch=main", "user"]);
+        git(at, &["init", "--quiet", "--template=", "--bare", "--initial-branch=main", "remote.git"]);
+        git(at, &["init", "--quiet", "--template=", "--initial-branch=main", "user"]);
         world.configure("user");
         git(&world.user(), &["remote", "add", "origin", "../remote.git"]);
         world.commit("user", 0, files);
         git(&world.user(), &["push", "--quiet", "origin", "main"]);
-        git(at, &["clone", "--quiet", "remote.git", "other"]);
+        git(at, &["clone", "--quiet", "--template=", "remote.git", "other"]);
         world.configure("other");
         world
     }
 
     fn configure(&self, clone: &str) {
-        for (key, value) in
-            [("user.name", "Ada"), ("user.email", "ada@example.org"), ("commit.gpgSign", "false"), ("gc.auto", "0")]
-        {
-            git(&self.path(clone), &["config", key, value]);
-        }
+        let file = self.path(clone).join(".git/config");
+        let more = "[user]\n\tname = Ada\n\temail = ada@example.org\n[commit]\n\tgpgSign = false\n[gc]\n\tauto = 0\n";
+        let text = fs::read_to_string(&file).expect("there is a configuration") + more;
+        fs::write(file, text).expect("the configuration is written");
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -527,7 +526,7 @@ fn a_resolver_that_decides_nothing_or_fails_leaves_the_gate() {
     assert_eq!(world.remote_file(b"image").as_deref(), Some("\0two"));
 }
 
-/// A policy that takes our side of every file, as greedy as one can be.
+/// Asks for a policy that resolves every file in the same way, as greedily as one can.
 fn greedy(world: &World, resolution: &str) -> Ask {
     let text = format!(r#"{{"default": "all", "classes": {{"all": {{"resolve": "{resolution}"}}}}, "rules": []}}"#);
     let ask = world.ask();
@@ -537,28 +536,26 @@ fn greedy(world: &World, resolution: &str) -> Ask {
 
 #[test]
 fn renames_and_files_against_folders_are_left_by_every_policy() {
-    let long = "line\n".repeat(40);
-    let changed = long.replacen("line", "changed", 1);
-    let also = long.replacen("line", "also", 1);
+    let text = |word: &str| (0..40).map(|line| format!("{word} {line}\n")).collect::<String>();
+    let (one, two) = (text("one"), text("two"));
+    let world = World::with(&[("forked", &one), ("moved", &two)]);
+    // Renamed to two names; renamed on one side and changed on the other; a file against a folder.
+    let changed = two.replacen("two 0", "changed", 1);
+    let files = [("forked", ""), ("fork1", one.as_str()), ("moved", ""), ("new", &changed), ("place", "file\n")];
+    world.other_pushes(10, &files);
+    let changed = two.replacen("two 0", "also", 1);
+    let files = [("forked", ""), ("fork2", one.as_str()), ("moved", &changed), ("place/inside", "folder\n")];
+    world.commit("user", 20, &files);
+
+    let merge = world.prepare(&world.ask()).expect("healthy");
+    let merged = merge.merge().expect("git's part");
     for resolution in ["ours", "theirs", "newest", "union"] {
-        // Renamed to two names.
-        let world = World::with(&[("old", &long)]);
-        world.other_pushes(10, &[("old", ""), ("new1", &long)]);
-        world.commit("user", 20, &[("old", ""), ("new2", &long)]);
-        refused(world.safe_merge(&greedy(&world, resolution)), EXIT_BLOCKED, &["new1", "new2", "old"]);
-
-        // Renamed here, and changed there under the old name.
-        let world = World::with(&[("old", &long)]);
-        world.other_pushes(10, &[("old", ""), ("new", &changed)]);
-        world.commit("user", 20, &[("old", &also)]);
-        refused(world.safe_merge(&greedy(&world, resolution)), EXIT_BLOCKED, &["new", "a rename"]);
-
-        // A file on one side, a folder of that name on the other.
-        let world = World::with(&[("x", "1\n")]);
-        world.other_pushes(10, &[("place", "file\n")]);
-        world.commit("user", 20, &[("place/inside", "folder\n")]);
-        refused(world.safe_merge(&greedy(&world, resolution)), EXIT_BLOCKED, &["place"]);
+        let _ = greedy(&world, resolution);
+        let resolved = merge.resolve().expect("the policy's part");
+        assert_eq!(resolved["resolved"], json!([]), "{resolution}");
+        assert_eq!(resolved["left_count"], merged["conflict_count"], "{resolution}");
     }
+    refused(merge.commit(), EXIT_BLOCKED, &["forked", "fork1", "fork2", "new", "a rename", "place"]);
 }
 
 #[test]
@@ -944,7 +941,6 @@ fn no_hook_of_the_merged_tree_runs() {
         "reference-transaction",
         "post-index-change",
     ] {
-        fs::create_dir_all(world.user().join("hooks")).expect("made");
         install_hook(&world.user().join("hooks").join(hook), &script);
     }
     git(&world.user(), &["-c", "core.hooksPath=/dev/null", "add", "--all"]);
@@ -957,6 +953,7 @@ fn no_hook_of_the_merged_tree_runs() {
 
 fn install_hook(path: &Path, script: &str) {
     use std::os::unix::fs::PermissionsExt;
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
     fs::write(path, script).expect("written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
 }
