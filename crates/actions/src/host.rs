@@ -137,8 +137,6 @@ pub struct Host {
     programs: Programs,
     scratch: Scratch,
     null: OwnedFd,
-    /// Given up when descriptors run out after a process was born, so that it can still be watched.
-    reserve: Option<OwnedFd>,
     slots: Vec<Slot>,
     free: Vec<usize>,
     by_key: HashMap<Attempt, usize>,
@@ -266,11 +264,10 @@ impl Host {
         }
         Ok(Self {
             poll,
-            spawner: Spawner::new()?,
+            spawner: Spawner::new(),
             environment: Environment::snapshot(),
             programs: Programs::default(),
             scratch: Scratch::create(&options.scratch)?,
-            reserve: Some(null.try_clone()?),
             null,
             slots: Vec::new(),
             free: Vec::new(),
@@ -327,14 +324,9 @@ impl Host {
     /// When the attempt runs already: two of one name never run together.
     pub fn start(&mut self, key: Attempt, job: Job) -> Result<u32, StartError> {
         assert!(!self.by_key.contains_key(&key), "attempt {key:?} is started while it runs");
-        if self.reserve.is_none() {
-            let reserve = self.null.try_clone().map_err(busy)?;
-            self.reserve = Some(reserve);
-        }
         let output_name = self.scratch.next_name();
-        let (pid, pipe) = self.spawn(&job, &output_name)?;
+        let (pid, handle, pipe) = self.spawn(&job, &output_name)?;
         let started = Instant::now();
-        let handle = self.handle_of_new(pid)?;
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, running: None });
             self.slots.len() - 1
@@ -418,7 +410,7 @@ impl Host {
         Ok(())
     }
 
-    fn spawn(&mut self, job: &Job, output_name: &str) -> Result<(u32, File), StartError> {
+    fn spawn(&mut self, job: &Job, output_name: &str) -> Result<(u32, ProcessHandle, File), StartError> {
         let command = job.arguments.first().map_or("", String::as_str);
         let mut argument_bytes = 0;
         self.arguments_block.clear();
@@ -452,7 +444,7 @@ impl Host {
                 writer.as_fd(),
             );
             match started {
-                Ok(pid) => return Ok((pid, reader.into())),
+                Ok((pid, pidfd)) => return Ok((pid, ProcessHandle::from_pidfd(pidfd), reader.into())),
                 // A program that was found before may have moved since.
                 Err(Errno::NOENT | Errno::ACCESS) if !searched_again && self.programs.forget(command) => {
                     searched_again = true;
@@ -463,15 +455,6 @@ impl Host {
                 }
             }
         }
-    }
-
-    fn handle_of_new(&mut self, pid: u32) -> Result<ProcessHandle, StartError> {
-        ProcessHandle::open(pid)
-            .or_else(|_| {
-                self.reserve = None;
-                ProcessHandle::open(pid)
-            })
-            .map_err(|error| abandon(pid, error))
     }
 
     fn running_at(&self, at: usize) -> Option<&Running> {

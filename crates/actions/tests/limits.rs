@@ -82,13 +82,11 @@ fn the_poller_and_what_is_watched_wake_the_host() {
 
 #[test]
 fn signals_to_this_process_are_counted_and_reach_no_child() {
-    let folder = tempfile::tempdir().unwrap();
-    let scratch = folder.path().join("scratch");
+    let world = World::new();
+    let scratch = world.path().join("other-scratch");
     let mut host = Host::new(HostOptions { scratch, catch_signals: true }).unwrap();
     let own = rustix::process::getpid();
-    let mut job = World::new().job(&["cat", "/proc/self/status"]);
-    job.folder = folder.path().to_owned();
-    host.start(support::key(1), job).unwrap();
+    host.start(support::key(1), world.job(&["cat", "/proc/self/status"])).unwrap();
     for signal in [Signal::INT, Signal::TERM, Signal::INT] {
         rustix::process::kill_process(own, signal).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Linux: posix_spawn, pidfd, child subreaper, `/proc`.
+//! Linux: clone, pidfd, child subreaper, `/proc`.
 
 mod raw;
 mod table;
@@ -31,6 +31,11 @@ impl ProcessHandle {
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
         let pid = number(pid).ok_or(Errno::SRCH)?;
         Ok(Self(process::pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// The process that this pidfd was opened for.
+    pub(crate) fn from_pidfd(pidfd: OwnedFd) -> Self {
+        Self(pidfd)
     }
 
     /// Sends a signal; `false`: the process has ended.
