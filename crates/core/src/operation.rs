@@ -254,7 +254,7 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Graph,
         name: "graph",
         summary: "Show a plan's steps and edges",
-        arguments: &[PLAN, one_of("format", &["text", "mermaid", "dot"], "How to draw it").short('F')],
+        arguments: &[PLAN, VAR, VAR_FILE, one_of("format", &["text", "mermaid", "dot"], "How to draw it").short('F')],
         changes: false,
     },
     Row {

@@ -1,0 +1,200 @@
+//! Looking after the data directory: its health, copies of it, and its size.
+
+use std::path::Path;
+
+use baton_core::{Log, Millis};
+use baton_engine::Clock;
+use baton_store::{Access, Doctor, GcPolicy, GcReport, SqliteStore};
+use serde_json::{Value, json};
+
+use super::{data_dir, of_store, open_to_look, tell_abandoned};
+use crate::arguments::{Answer, Given};
+use crate::escape;
+use crate::face::Face;
+use crate::failure::{EXIT_OK, EXIT_REFUSED, Failure};
+use crate::words;
+
+/// Runs stay so many days after their end where nobody says otherwise.
+const USUAL_KEEP_DAYS: u64 = 30;
+/// Names that are listed in full; of more the rest is counted.
+const MAX_LISTED: usize = 20;
+
+/// `baton doctor`.
+pub fn doctor(given: Given<'_>, face: &mut Face) -> Answer {
+    let found = baton_store::doctor(&data_dir(given)?).map_err(of_store)?;
+    if face.is_json() {
+        face.document(&doctor_json(&found));
+    } else {
+        face.text(&doctor_text(&found));
+    }
+    if found.is_healthy() {
+        let store = SqliteStore::open(&data_dir(given)?, Access::Read).map_err(of_store)?;
+        tell_abandoned(&store, face)?;
+        return Ok(EXIT_OK);
+    }
+    Err(Failure::new("unhealthy", EXIT_REFUSED, "the data directory is damaged, see above")
+        .hint("runs that are not named above can be trusted; `baton restore FOLDER` takes back a backup"))
+}
+
+fn doctor_json(found: &Doctor) -> Value {
+    let bytes = &found.bytes;
+    let damaged: Vec<Value> =
+        found.damaged_logs.iter().map(|log| json!({ "log": log_word(log.log), "problem": log.problem })).collect();
+    let files: Vec<Value> = found
+        .damaged_files
+        .iter()
+        .map(|(path, problem)| json!({ "path": path.display().to_string(), "problem": problem }))
+        .collect();
+    let owners: Vec<Value> = found
+        .owners
+        .iter()
+        .map(|owner| {
+            json!({ "owner": owner.epoch, "pid": owner.info.pid, "host": owner.info.host, "alive": owner.alive,
+                "command": owner.info.command })
+        })
+        .collect();
+    json!({
+        "healthy": found.is_healthy(),
+        "store_id": found.store_id,
+        "sqlite_version": found.sqlite_version,
+        "schema_version": found.schema_version,
+        "runs": found.runs,
+        "events": found.events,
+        "database_problems": found.database_problems,
+        "damaged_logs": damaged,
+        "damaged_files": files,
+        "orphans": found.orphans.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        "tables": found.tables.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes })).collect::<Vec<_>>(),
+        "bytes": { "database": bytes.database, "database_free": bytes.database_free, "wal": bytes.wal,
+            "output": bytes.output, "exports": bytes.exports, "artifacts": bytes.artifacts },
+        "owners": owners,
+    })
+}
+
+fn log_word(log: Log) -> String {
+    match log {
+        Log::Shared => "locks".to_owned(),
+        Log::Run(run) => format!("run {run}"),
+    }
+}
+
+fn doctor_text(found: &Doctor) -> String {
+    let mut out = format!(
+        "store {}: {}, {}; SQLite {}, schema {}\n",
+        found.store_id,
+        words::counted(found.runs, "run", "runs"),
+        words::counted(found.events, "event", "events"),
+        found.sqlite_version,
+        found.schema_version
+    );
+    let bytes = &found.bytes;
+    let free = words::bytes(bytes.database_free);
+    let sizes = [
+        ("database", format!("{} ({free} of it free)", words::bytes(bytes.database))),
+        ("write-ahead log", words::bytes(bytes.wal)),
+        ("output", words::bytes(bytes.output)),
+        ("events.jsonl", words::bytes(bytes.exports)),
+        ("artefacts", words::bytes(bytes.artifacts)),
+    ];
+    let rows: Vec<Vec<String>> = sizes.into_iter().map(|(name, size)| vec![format!("  {name}"), size]).collect();
+    out += &words::table(&rows);
+    out += "tables and indexes\n";
+    let rows: Vec<Vec<String>> =
+        found.tables.iter().map(|(name, size)| vec![format!("  {name}"), words::bytes(*size)]).collect();
+    out += &words::table(&rows);
+    for problem in &found.database_problems {
+        out += &format!("DAMAGED database: {}\n", escape::one_line(problem));
+    }
+    for log in &found.damaged_logs {
+        out += &format!("DAMAGED {}: {}\n", log_word(log.log), escape::one_line(&log.problem));
+    }
+    for (path, problem) in &found.damaged_files {
+        out += &format!("DAMAGED {}: {}\n", path.display(), escape::one_line(problem));
+    }
+    if !found.orphans.is_empty() {
+        let count = words::counted(found.orphans.len() as u64, "file", "files");
+        out += &format!("{count} that nothing refers to; `baton gc` removes them\n");
+    }
+    out += if found.is_healthy() { "everything is in order\n" } else { "" };
+    out
+}
+
+/// `baton backup`.
+pub fn backup(given: Given<'_>, face: &mut Face) -> Answer {
+    let store = open_to_look(given, face)?;
+    let folder = given.path("folder").unwrap_or(Path::new("."));
+    let made = store.backup(folder).map_err(of_store)?;
+    if face.is_json() {
+        let path = folder.display().to_string();
+        face.document(&json!({ "folder": path, "runs": made.runs, "files": made.files, "bytes": made.bytes }));
+    } else if !face.quiet {
+        let runs = words::counted(made.runs, "run", "runs");
+        face.text(&format!("copied {runs}, {}, to {}\n", words::bytes(made.bytes), folder.display()));
+    }
+    Ok(EXIT_OK)
+}
+
+/// `baton restore`.
+pub fn restore(given: Given<'_>, face: &mut Face) -> Answer {
+    let folder = given.path("folder").unwrap_or(Path::new("."));
+    let directory = data_dir(given)?;
+    let restored = baton_store::restore(folder, &directory).map_err(of_store)?;
+    let replaced = restored.replaced.as_ref().map(|path| path.display().to_string());
+    if face.is_json() {
+        face.document(&json!({ "data_dir": directory.root().display().to_string(), "runs": restored.backup.runs,
+            "files": restored.backup.files, "bytes": restored.backup.bytes, "replaced": replaced }));
+    } else if !face.quiet {
+        let runs = words::counted(restored.backup.runs, "run", "runs");
+        face.text(&format!("verified and laid back {runs} at {}\n", directory.root().display()));
+        if let Some(replaced) = replaced {
+            face.text(&format!("what was there before is now in {replaced}\n"));
+        }
+    }
+    Ok(EXIT_OK)
+}
+
+/// `baton gc`.
+pub fn gc(given: Given<'_>, face: &mut Face) -> Answer {
+    const DAY_SECS: u64 = 86_400;
+    let mut store = SqliteStore::open(&existing(given)?, Access::Write).map_err(of_store)?;
+    tell_abandoned(&store, face)?;
+    let days = given.number("keep-days").unwrap_or(USUAL_KEEP_DAYS);
+    let policy = GcPolicy {
+        keep_for: Some(Millis::from_secs(days.saturating_mul(DAY_SECS))),
+        keep_last: given.number("keep-last").map(|runs| usize::try_from(runs).unwrap_or(usize::MAX)),
+        dry_run: given.flag("dry-run"),
+    };
+    let GcReport { runs, artifacts, bytes_freed, .. } = store.gc(policy, Clock::start().now()).map_err(of_store)?;
+    if face.is_json() {
+        face.document(&json!({ "dry_run": given.flag("dry-run"), "runs": runs, "artifacts": artifacts,
+            "bytes_freed": bytes_freed }));
+        return Ok(EXIT_OK);
+    }
+    let verb = if given.flag("dry-run") { "would remove" } else { "removed" };
+    let mut out = format!(
+        "{verb} {} and {}: {}\n",
+        words::counted(runs.len() as u64, "run", "runs"),
+        words::counted(artifacts, "artefact", "artefacts"),
+        words::bytes(bytes_freed)
+    );
+    if !runs.is_empty() {
+        let mut names: Vec<String> = runs.iter().take(MAX_LISTED).map(ToString::to_string).collect();
+        if runs.len() > MAX_LISTED {
+            names.push(format!("and {} more", runs.len() - MAX_LISTED));
+        }
+        out += &format!("  {}\n", names.join(", "));
+    }
+    if !face.quiet {
+        face.text(&out);
+    }
+    Ok(EXIT_OK)
+}
+
+/// The data directory, where there is one.
+fn existing(given: Given<'_>) -> Result<baton_store::DataDir, Failure> {
+    let directory = data_dir(given)?;
+    if directory.exists() {
+        return Ok(directory);
+    }
+    Err(of_store(baton_store::StoreError::NoStore { path: directory.root().to_path_buf() }))
+}

@@ -1,0 +1,171 @@
+//! How the command talks: to standard output for data, to standard error for the rest, in text or in JSON.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Text is gathered up to so many bytes before it is written.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// In which form a command answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs: one document, or one line for each thing.
+    Json,
+}
+
+/// One of the two standard streams, buffered by us: `std`'s would write at every line.
+#[derive(Debug)]
+pub struct Stream {
+    is_error: bool,
+    buffer: Vec<u8>,
+    is_closed: bool,
+}
+
+impl Stream {
+    fn new(is_error: bool) -> Self {
+        Self { is_error, buffer: Vec::new(), is_closed: false }
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'static> {
+        if self.is_error { rustix::stdio::stderr() } else { rustix::stdio::stdout() }
+    }
+
+    /// Whether a person sits at the other end.
+    pub fn is_terminal(&self) -> bool {
+        rustix::termios::isatty(self.descriptor())
+    }
+
+    /// The size of the terminal in columns and rows.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let size = rustix::termios::tcgetwinsize(self.descriptor()).ok()?;
+        (size.ws_col > 0 && size.ws_row > 0).then_some((usize::from(size.ws_col), usize::from(size.ws_row)))
+    }
+
+    /// Whether the reader has gone away; what is written then goes nowhere.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Adds bytes, and writes when there are many.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if self.is_closed {
+            return;
+        }
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Writes what was gathered. A reader that has gone away is remembered and is no failure.
+    pub fn flush(&mut self) {
+        let descriptor = self.descriptor();
+        let mut rest = self.buffer.as_slice();
+        while !rest.is_empty() && !self.is_closed {
+            match rustix::io::write(descriptor, rest) {
+                Ok(0) => self.is_closed = true,
+                Ok(count) => rest = &rest[count..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => wait_for_room(descriptor),
+                Err(_) => self.is_closed = true,
+            }
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * BUFFER_BYTES);
+    }
+}
+
+/// Waits for a stream that somebody who shares it has made non-blocking.
+fn wait_for_room(descriptor: BorrowedFd<'_>) {
+    let mut wanted = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::OUT)];
+    // An interrupted wait is tried again by the caller's next write.
+    let _ = rustix::event::poll(&mut wanted, None);
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// How the command talks.
+#[derive(Debug)]
+pub struct Face {
+    /// The form of answers.
+    pub format: Format,
+    /// Whether only failures are told.
+    pub quiet: bool,
+    /// Standard output.
+    pub out: Stream,
+    /// Standard error.
+    pub err: Stream,
+    /// Whether standard output takes colours.
+    pub color: bool,
+    /// Whether standard error takes colours.
+    pub color_err: bool,
+}
+
+impl Face {
+    /// A face as the options say; `color`: `None` means by the streams and the environment.
+    pub fn new(format: Format, quiet: bool, color: Option<bool>) -> Self {
+        let (out, err) = (Stream::new(false), Stream::new(true));
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let wanted = set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb");
+        let choose = |stream: &Stream| color.unwrap_or_else(|| wanted && stream.is_terminal());
+        let (color, color_err) = (choose(&out), choose(&err));
+        Self { format, quiet, out, err, color, color_err }
+    }
+
+    /// Whether answers are for programs.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Data for people, on standard output.
+    pub fn text(&mut self, text: &str) {
+        self.out.write(text.as_bytes());
+    }
+
+    /// One JSON document for programs, on standard output, spread over lines.
+    pub fn document(&mut self, value: &Value) {
+        self.text(&format!("{value:#}\n"));
+    }
+
+    /// One JSON value on a line of its own, on standard output.
+    pub fn line(&mut self, value: &Value) {
+        self.text(&format!("{value}\n"));
+    }
+
+    /// A remark on standard error; nothing is lost by not reading it.
+    pub fn note(&mut self, text: &str) {
+        if !self.quiet {
+            self.out.flush();
+            self.err.write(format!("{text}\n").as_bytes());
+            self.err.flush();
+        }
+    }
+
+    /// A failure on standard error.
+    pub fn failure(&mut self, failure: &Failure) {
+        self.out.flush();
+        let text = if self.is_json() { format!("{}\n", failure.to_json()) } else { failure.to_text(self.color_err) };
+        self.err.write(text.as_bytes());
+        self.err.flush();
+    }
+}
+
+/// A text in a colour, where colours are wanted.
+pub fn paint(color: bool, code: &str, text: &str) -> String {
+    if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
