@@ -126,6 +126,7 @@ pub(crate) const KINDS: &[ActionKind] = &[
         schema: || {
             schema(
                 &[
+                    REPOSITORY,
                     WORKTREE,
                     REMOTE,
                     BRANCH,
@@ -148,7 +149,7 @@ pub(crate) const KINDS: &[ActionKind] = &[
         doc: "Remove the merge's work tree once the remote has the merge, and say so in an event file if asked.",
         schema: || {
             schema(
-                &[REPOSITORY, REPOSITORY, WORKTREE, REMOTE, BRANCH, SOURCE_COMMIT, COMMIT, EVENT_FILE],
+                &[REPOSITORY, WORKTREE, REMOTE, BRANCH, SOURCE_COMMIT, COMMIT, EVENT_FILE],
                 &["worktree", "branch", "commit", "source_commit"],
             )
         },

@@ -1046,6 +1046,10 @@ fn every_field_of_a_schema_is_read_and_no_other() {
         }
         let failure = (action.run)(json!({"no_such_field": 1})).expect_err("unknown");
         assert!(failure.message.contains("unknown field"), "{}: {}", action.kind, failure.message);
+        let (_, read) = failure.message.split_once("expected").expect("it lists what it reads");
+        let mut read: Vec<&str> = read.split('`').skip(1).step_by(2).collect();
+        read.sort_unstable();
+        assert_eq!(read, fields.keys().collect::<Vec<_>>(), "{}", action.kind);
         for required in schema["required"].as_array().expect("a list") {
             let mut input: Map<String, Value> = schema["required"]
                 .as_array()
