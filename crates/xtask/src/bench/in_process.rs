@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{run, workspace};
 
 /// The program: `in_process <row> <data folder>` prints one JSON object of numbers.
-const PACKAGE: &str = "baton-sim";
+const PACKAGE: &str = "baton-engine";
 const EXAMPLE: &str = "in_process";
 
 /// The program, built.
@@ -19,7 +19,7 @@ pub struct InProcess {
 impl InProcess {
     /// Builds it; an error says why it is not there.
     pub fn build() -> Result<InProcess, String> {
-        let source = workspace::root().join("crates/sim/examples").join(EXAMPLE).with_extension("rs");
+        let source = workspace::root().join("crates/engine/examples").join(EXAMPLE).with_extension("rs");
         if !source.exists() {
             return Err(format!("{PACKAGE} has no example `{EXAMPLE}`"));
         }
