@@ -11,7 +11,7 @@ use baton_core::decide::LockMove;
 use baton_core::lock::{LockEvent, LockEventKind, LockTable};
 use baton_core::mask::Masker;
 use baton_core::{Attempt, Epoch, Event, EventKind, Input, Log, Millis, RunId, RunState, StepIndex, Time};
-use baton_store::{Append, Conflict, Created, Events, Group, NewRun, Outcome, Store, StoreError};
+use baton_store::{Append, ArtifactIntake, Conflict, Created, Events, Group, NewRun, Outcome, Store, StoreError};
 
 use crate::EngineError;
 use crate::clock::Clock;
@@ -62,6 +62,8 @@ pub struct Engine<S, H> {
     pub(crate) owner: Epoch,
     store_name: String,
     masker: Masker,
+    /// Where the files that attempts leave on purpose go; without it none are kept.
+    pub(crate) artifacts: Option<ArtifactIntake>,
     runs: BTreeMap<RunId, Live>,
     /// Runs for which something may follow.
     dirty: BTreeSet<RunId>,
@@ -89,6 +91,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             owner,
             store_name,
             masker: Masker::none(),
+            artifacts: None,
             runs: BTreeMap::new(),
             dirty: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -277,7 +280,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
     fn take_end(&mut self, key: Attempt, ended: Ended, observer: &mut dyn Observer) -> Result<(), EngineError> {
         let now = self.clock.now();
         let Some(live) = self.runs.get_mut(&key.run) else { return Ok(()) };
-        let end = AttemptEnd {
+        let mut end = AttemptEnd {
             cause: ended.cause,
             duration: ended.duration,
             output: live.printed_output(key.step, now),
@@ -285,6 +288,16 @@ impl<S: Store, H: Hands> Engine<S, H> {
             artifacts: Vec::new(),
             leftovers: ended.leftovers,
         };
+        for found in ended.artifacts {
+            let Some(intake) = &mut self.artifacts else { break };
+            match intake.put(&ended.folder, &found.path) {
+                Ok(artifact) => end.artifacts.push(artifact),
+                Err(error) => {
+                    let error = format!("cannot keep artefact `{}`: {}", found.path, with_sources(&error));
+                    end.cause = ExitCause::BadResult { error };
+                }
+            }
+        }
         if !end.leftovers.is_empty() {
             let step = live.plan.graph.id(key.step).to_owned();
             observer.notice(Some(key.run), &Notice::Leftovers { step, processes: end.leftovers.clone() });
@@ -368,6 +381,9 @@ impl<S: Store, H: Hands> Engine<S, H> {
         }
         if runs.is_empty() {
             return Ok(());
+        }
+        if let Some(intake) = &mut self.artifacts {
+            intake.sync()?;
         }
         let mut groups = Vec::with_capacity(runs.len());
         for run in &runs {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton_actions::{Host, HostOptions};
 use baton_core::operation::{self, Operation};
 use baton_core::{Input, RunId};
-use baton_store::{OwnerInfo, SqliteStore, Store};
+use baton_store::{ArtifactIntake, OwnerInfo, SqliteStore, Store};
 
 use crate::evaluate::Facts;
 use crate::hands::Processes;
@@ -45,7 +45,10 @@ impl LocalEngine {
         }
         let directory = store.directory().clone();
         let store_name = store.id().to_owned();
-        Engine::new(store, Processes { host, self_exe, directory, wake }, owner, store_name)
+        let intake = ArtifactIntake::new(&directory);
+        let mut engine = Engine::new(store, Processes { host, self_exe, directory, wake }, owner, store_name)?;
+        engine.artifacts = Some(intake);
+        Ok(engine)
     }
 
     /// Takes over a run whose owner died. What the dead owner left running is ended first, so that two attempts of one
