@@ -514,17 +514,57 @@ steps:
 
     #[test]
     fn a_graph_as_text_stands_in_levels() {
-        insta::assert_snapshot!(graph_text(&diamond()), @"");
+        insta::assert_snapshot!(graph_text(&diamond()), @"
+        release: 5 steps in 3 levels, at most 2 at once
+
+        level 1
+          fetch
+
+        level 2
+          build  after fetch
+          lint  after fetch; if `run.id > 0`
+
+        level 3
+          mend  if build fails
+          publish  after build, lint; holds release
+        ");
     }
 
     #[test]
     fn a_graph_as_mermaid() {
-        insta::assert_snapshot!(mermaid(&diamond()), @"");
+        insta::assert_snapshot!(mermaid(&diamond()), @r#"
+        flowchart TD
+          s0["fetch"]
+          s1["build"]
+          s2["mend"]
+          s3{{"lint"}}
+          s4["publish"]
+          s0 --> s1
+          s1 -. fails .-> s2
+          s0 --> s3
+          s1 --> s4
+          s3 --> s4
+        "#);
     }
 
     #[test]
     fn a_graph_as_dot() {
-        insta::assert_snapshot!(dot(&diamond()), @"");
+        insta::assert_snapshot!(dot(&diamond()), @r#"
+        digraph "release" {
+          rankdir=LR;
+          node [shape=box];
+          "fetch";
+          "build";
+          "mend";
+          "lint" [shape=hexagon];
+          "publish";
+          "fetch" -> "build";
+          "build" -> "mend" [style=dashed, label="fails"];
+          "fetch" -> "lint";
+          "build" -> "publish";
+          "lint" -> "publish";
+        }
+        "#);
     }
 
     #[test]

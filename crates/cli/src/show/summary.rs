@@ -73,9 +73,24 @@ pub fn counts(state: &RunState) -> String {
     let parts: Vec<String> = order
         .iter()
         .filter(|status| state.count(**status) > 0)
-        .map(|status| format!("{} {}", words::grouped(u64::from(state.count(*status))), status.word()))
+        .map(|status| {
+            let tolerated = match status {
+                StepStatus::Failed => tolerated(state),
+                _ => String::new(),
+            };
+            format!("{} {}{tolerated}", words::grouped(u64::from(state.count(*status))), status.word())
+        })
         .collect();
     if parts.is_empty() { "no steps".to_owned() } else { parts.join(", ") }
+}
+
+/// Beside the number of failures: how many of them the plan takes for no harm.
+fn tolerated(state: &RunState) -> String {
+    match state.failures().filter(|step| !state.failure_counts(*step)).count() as u64 {
+        0 => String::new(),
+        all if all == u64::from(state.count(StepStatus::Failed)) => " (tolerated)".to_owned(),
+        some => format!(" ({} tolerated)", words::grouped(some)),
+    }
 }
 
 fn failure(state: &RunState, told: &Told, is_tolerated: bool, style: Style) -> String {
@@ -182,7 +197,21 @@ mod tests {
         kinds.push(EventKind::RunCompleted { status: RunStatus::Failed });
         let state = state(&kinds);
         let told = [told(1, 1, &["warning: unused"]), told(0, 3, &["cc: error", "make: *** [all] Error 1"])];
-        insta::assert_snapshot!(render(&state, "deploy", &told, Time(0), STYLE), @"");
+        insta::assert_snapshot!(render(&state, "deploy", &told, Time(0), STYLE), @"
+        ✗ run 12 deploy failed after 14.2s: 2 failed (1 tolerated), 1 canceled
+          stopped: step `build` failed and its policy is `abort`
+
+        ✗ build: exit code 1 (attempt 3 of 3, 2.1s)
+          | cc: error
+          | make: *** [all] Error 1
+          look further: baton logs 12 build
+
+        ↻ lint: exit code 1 (2.1s, tolerated)
+          | warning: unused
+          look further: baton logs 12 lint
+
+        run again what did not succeed: baton retry 12
+        ");
     }
 
     #[test]
@@ -197,14 +226,23 @@ mod tests {
         };
         let done = [EventKind::RunCompleted { status: RunStatus::Succeeded }];
         let good = state(&[&ok(0)[..], &ok(1), &ok(2), &done].concat());
-        insta::assert_snapshot!(render(&good, "deploy", &[], Time(0), STYLE), @"");
+        insta::assert_snapshot!(render(&good, "deploy", &[], Time(0), STYLE), @"✓ run 12 deploy succeeded in 14.2s: 3 succeeded");
         let beside = state(&[&ok(0)[..], &failed(1, 1), &ok(2), &done].concat());
-        insta::assert_snapshot!(render(&beside, "deploy", &[told(1, 1, &[])], Time(0), STYLE), @"");
+        insta::assert_snapshot!(render(&beside, "deploy", &[told(1, 1, &[])], Time(0), STYLE), @"
+        ✓ run 12 deploy succeeded in 14.2s: 2 succeeded, 1 failed (tolerated)
+
+        ↻ lint: exit code 1 (2.1s, tolerated)
+          look further: baton logs 12 lint
+        ");
     }
 
     #[test]
     fn a_run_that_is_left_says_how_it_goes_on() {
         let left = state(&[EventKind::StepStarted { step: StepIndex(0), attempt: 1, invocation: None }]);
-        insta::assert_snapshot!(render(&left, "deploy", &[], Time(3000), STYLE), @"");
+        insta::assert_snapshot!(render(&left, "deploy", &[], Time(3000), STYLE), @"
+        ↻ run 12 deploy left unfinished after 3.0s: 1 running, 2 waiting
+
+        go on where it was left: baton resume 12
+        ");
     }
 }
