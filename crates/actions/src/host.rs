@@ -20,10 +20,11 @@ use serde_json::{Map, Value};
 use crate::artifacts::{self, FoundArtifact};
 use crate::environment::Environment;
 use crate::job::Job;
+use crate::mark::Mark;
 use crate::outputs;
 use crate::program::{Programs, StartError, diagnose};
 use crate::scratch::Scratch;
-use crate::sys::{self, CaughtSignals, Exit, OomCounter, Poll, ProcessHandle, Reaped, Spawner, StringBlock};
+use crate::sys::{self, CaughtSignals, Exit, OomCounter, Poll, ProcessHandle, Reaped, Spawner, Start, StringBlock};
 use tree::{Orphans, Stage};
 
 /// How much is read at once.
@@ -73,8 +74,9 @@ pub enum CaughtSignal {
 /// How surely no process of an attempt escapes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Containment {
-    /// Every orphan of ours becomes our child, so none is lost; which of several attempts that run at once it
-    /// belongs to can be uncertain where a process hides its origin. Such a one is ended with the last of them.
+    /// Every orphan of ours becomes our child, so none is lost, and carries a mark that says whose it is. One that has
+    /// changed its resource limits as well as its environment, group and streams is ended with the last of the
+    /// attempts that it may belong to.
     Subreaper,
 }
 
@@ -435,14 +437,15 @@ impl Host {
         let mut searched_again = false;
         loop {
             let program = self.programs.find(command, self.environment.path(job), &job.folder)?;
-            let started = self.spawner.spawn(
-                &program,
-                &mut self.arguments_block,
-                &mut self.environment_block,
-                &folder,
-                input.as_fd(),
-                writer.as_fd(),
-            );
+            let started = self.spawner.spawn(Start {
+                program: &program,
+                arguments: &mut self.arguments_block,
+                environment: &mut self.environment_block,
+                folder: &folder,
+                input: input.as_fd(),
+                output: writer.as_fd(),
+                mark: Mark::of_attempt(&job.attempt_name),
+            });
             match started {
                 Ok((pid, pidfd)) => return Ok((pid, ProcessHandle::from_pidfd(pidfd), reader.into())),
                 // A program that was found before may have moved since.

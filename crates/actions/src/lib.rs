@@ -8,6 +8,7 @@ mod git;
 mod host;
 mod job;
 mod lineage;
+mod mark;
 mod outputs;
 mod program;
 mod registry;

@@ -27,7 +27,8 @@ pub struct Survivor {
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// The attempt: `<store>/<run>/<step path>/<n>`. Of a process that has hidden it: that of an ancestor.
+    /// The attempt: `<store>/<run>/<step path>/<n>`. Of a process that has cleared its environment: that of an ancestor,
+    /// or `<store>/<run>/?`.
     pub attempt: String,
 }
 
@@ -56,7 +57,7 @@ fn listed(survivors: &[Survivor]) -> String {
     words.join(", ")
 }
 
-/// All living processes whose attempt's name begins with `prefix` (end it with `/`: run 1 is not run 12), and their
+/// All living processes of the run `prefix`, which is `<store>/<run>/` with the last `/` (run 1 is not run 12), and their
 /// descendants. This process and its ancestors are never among them.
 pub fn survivors(prefix: &str) -> io::Result<Vec<Survivor>> {
     Ok(find(prefix)?.into_values().collect())
@@ -160,13 +161,15 @@ fn find(prefix: &str) -> io::Result<BTreeMap<ProcessName, Survivor>> {
         if info.is_dead() || spared.contains(&info.pid) {
             continue;
         }
-        let Some(attempt) = sys::environ_of(info.pid, ATTEMPT_VARIABLE) else { continue };
-        // Looked at again, because the number may have been given to another before its environment was read.
-        if attempt.starts_with(prefix.as_bytes())
-            && sys::info_of(info.pid).is_some_and(|now| now.started == info.started)
-        {
+        let named = sys::environ_of(info.pid, ATTEMPT_VARIABLE)
+            .filter(|attempt| attempt.starts_with(prefix.as_bytes()))
+            .map(|attempt| String::from_utf8_lossy(&attempt).into_owned());
+        let marked = || sys::mark_of(info.pid).is_some_and(|mark| mark.is_of_run(prefix));
+        let Some(attempt) = named.or_else(|| marked().then(|| format!("{prefix}?"))) else { continue };
+        // Looked at again, because the number may have been given to another while its origin was read.
+        if sys::info_of(info.pid).is_some_and(|now| now.started == info.started) {
             roots.push((info.pid, attempts.len()));
-            attempts.push(String::from_utf8_lossy(&attempt).into_owned());
+            attempts.push(attempt);
         }
     }
     let found = beneath(&table, roots).into_iter().filter(|(_, info)| !info.is_dead() && !spared.contains(&info.pid));

@@ -58,7 +58,10 @@ fn what_a_step_leaves_running_is_reported_and_ended() {
         assert_eq!(processes_with(&mark), NONE, "{name}");
         assert!(!end.leftovers.is_empty(), "{name} left something");
         assert!(end.leftovers.len() <= 16, "{name}");
-        assert!(end.leftovers.iter().any(|left| left.contains("sleep") || left.contains("sh")), "{:?}", end.leftovers);
+        for left in &end.leftovers {
+            let (pid, comm) = left.split_once(' ').expect("a number and a name");
+            assert!(pid.parse::<u32>().is_ok() && !comm.is_empty(), "{left}");
+        }
     }
 }
 
@@ -94,18 +97,38 @@ fn a_step_killed_without_warning_leaves_nothing_whatever_its_shape() {
     }
 }
 
+/// A daemon that shows nothing of its origin but the mark; with a prefix, not even that.
+fn hiding(prefix: &str) -> String {
+    format!("env -i /usr/bin/setsid {prefix} /bin/sh -c '/bin/sleep '$1' & exit 0' <&- >/dev/null 2>&1; echo ready")
+}
+
 #[test]
-fn ending_one_step_leaves_its_neighbours_alone_and_the_last_one_takes_who_hides() {
+fn who_hides_is_known_by_its_mark_and_neighbours_are_left_alone() {
     let mut world = World::new();
-    let hidden = mark(90, 4);
-    let open = mark(91, 4);
+    let (hidden, open) = (mark(90, 4), mark(91, 4));
     let quiet = world.start(world.job(&["sh", "-c", "sleep $1 & echo ready; wait", "step", &open]));
     world.until_printed(quiet, "ready");
-    let hiding = SHAPES.iter().find(|(name, _)| *name == "daemon with an empty environment").unwrap().1;
-    let hider = world.start(world.job(&["sh", "-c", hiding, "step", &hidden]));
-    world.end_of(hider);
-    // Nothing tells which of the two it came from, so it may live until both have ended.
+    let hider = world.start(world.job(&["sh", "-c", &hiding(""), "step", &hidden]));
+    let end = world.end_of(hider);
+    assert_eq!(end.leftovers.len(), 1, "{:?}", end.leftovers);
+    assert_eq!(processes_with(&hidden), NONE);
     assert_eq!(processes_with(&open).len(), 2, "the shell and its child");
+    world.stop(quiet, Stop::Kill);
+    world.end_of(quiet);
+    assert_eq!(processes_with(&open), NONE);
+}
+
+#[test]
+fn who_takes_off_even_its_mark_goes_with_the_last_of_those_it_may_belong_to() {
+    let mut world = World::new();
+    let (hidden, open) = (mark(94, 4), mark(95, 4));
+    let quiet = world.start(world.job(&["sh", "-c", "sleep $1 & echo ready; wait", "step", &open]));
+    world.until_printed(quiet, "ready");
+    let script = hiding("/usr/bin/prlimit --rttime=1000000:1000000");
+    let hider = world.start(world.job(&["sh", "-c", &script, "step", &hidden]));
+    let end = world.end_of(hider);
+    assert!(end.leftovers.is_empty(), "nothing tells that it was this one's: {:?}", end.leftovers);
+    assert_eq!(processes_with(&hidden).len(), 1);
     world.stop(quiet, Stop::Kill);
     world.end_of(quiet);
     assert_eq!(processes_with(&hidden), NONE);
@@ -159,8 +182,13 @@ fn dead_orphans_are_reaped_while_their_step_runs() {
 fn survivors_of_a_dead_driver_are_found_by_name_and_ended() {
     let mut world = World::new();
     let mark = mark(93, 6);
-    let mut job =
-        world.job(&["sh", "-c", "trap '' TERM; setsid sleep $1 & sleep $1 & echo ready; wait; wait", "step", &mark]);
+    let mut job = world.job(&[
+        "sh",
+        "-c",
+        "trap '' TERM; setsid sleep $1 & env -i /bin/sleep $1 & echo ready; wait; wait",
+        "step",
+        &mark,
+    ]);
     job.attempt_name = format!("{}/12/build/1", world.store);
     let other = world.job(&["sleep", &format!("{mark}1")]);
     let prefix = format!("{}/12/", world.store);
@@ -170,7 +198,8 @@ fn survivors_of_a_dead_driver_are_found_by_name_and_ended() {
     world.until("both run", |_| processes_with(&mark).len() >= 4);
     let found = baton_actions::survivors(&prefix).unwrap();
     assert_eq!(found.len(), 3, "{found:?}");
-    assert!(found.iter().all(|survivor| survivor.attempt == format!("{prefix}build/1")), "{found:?}");
+    let named = |name: &str| found.iter().filter(|survivor| survivor.attempt == format!("{prefix}{name}")).count();
+    assert_eq!((named("build/1"), named("?")), (2, 1), "{found:?}");
     let ended = baton_actions::end_survivors(&prefix, Duration::from_millis(100)).unwrap();
     assert_eq!(ended.len(), 3, "{ended:?}");
     assert!(baton_actions::survivors(&prefix).unwrap().is_empty());

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use super::{Host, HostEvent, NAMED_LEFTOVERS, Running, SlotId, Stop, Token};
 use crate::environment::ATTEMPT_VARIABLE;
 use crate::lineage::beneath;
+use crate::mark::Mark;
 use crate::sys::{self, Children, Poll, ProcessHandle, ProcessInfo};
 
 /// From the polite signal to leftovers to the one that cannot be refused, at most; less where the step's grace is less.
@@ -202,6 +203,11 @@ impl Host {
             return Owner::Attempt(self.slot_id(*at));
         }
         let tenants = || self.by_key.values().filter_map(|at| Some((*at, self.running_at(*at)?)));
+        if let Some(mark) = sys::mark_of(info.pid)
+            && let Some((at, _)) = tenants().find(|(_, running)| Mark::of_attempt(&running.job.attempt_name) == mark)
+        {
+            return Owner::Attempt(self.slot_id(at));
+        }
         if let Some(name) = sys::environ_of(info.pid, ATTEMPT_VARIABLE) {
             let owner = tenants().find(|(_, running)| running.job.attempt_name.as_bytes() == name);
             return owner.map_or(Owner::Nobody, |(at, _)| Owner::Attempt(self.slot_id(at)));

@@ -11,9 +11,9 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{self, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-pub(crate) use raw::{CaughtSignals, Poll, Spawner, keep_descriptors_from_children, prepare_signals};
+pub(crate) use raw::{CaughtSignals, Poll, Spawner, Start, keep_descriptors_from_children, prepare_signals};
 pub(crate) use table::{
-    Children, OomCounter, ProcessInfo, environ_of, info_of, look_at, processes, standard_streams_of,
+    Children, OomCounter, ProcessInfo, environ_of, info_of, look_at, mark_of, processes, standard_streams_of,
 };
 
 /// How a process ended.

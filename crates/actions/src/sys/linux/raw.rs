@@ -15,6 +15,7 @@ use std::time::Duration;
 use polling::{Event, Events, PollMode, Poller};
 use rustix::io::Errno;
 
+use crate::mark::Mark;
 use crate::sys::StringBlock;
 
 /// How much stack a child has before its own program runs: the few calls below need far less.
@@ -32,6 +33,18 @@ pub(crate) struct Spawner {
     to_default: Vec<libc::c_int>,
 }
 
+/// What to start.
+pub(crate) struct Start<'a> {
+    /// The file.
+    pub(crate) program: &'a CStr,
+    pub(crate) arguments: &'a mut StringBlock,
+    pub(crate) environment: &'a mut StringBlock,
+    pub(crate) folder: &'a CStr,
+    pub(crate) input: BorrowedFd<'a>,
+    pub(crate) output: BorrowedFd<'a>,
+    pub(crate) mark: Mark,
+}
+
 /// What the child is to do, and what went wrong.
 struct Order {
     program: *const libc::c_char,
@@ -41,6 +54,7 @@ struct Order {
     input: libc::c_int,
     output: libc::c_int,
     to_default: *const [libc::c_int],
+    mark: libc::rlimit,
     errno: libc::c_int,
 }
 
@@ -60,6 +74,8 @@ extern "C" fn become_program(order: *mut libc::c_void) -> libc::c_int {
             libc::sigaction(*at, &action, std::ptr::null_mut());
             at = at.add(1);
         }
+        // Where a lower limit is in force already, the child goes without.
+        libc::setrlimit(libc::RLIMIT_RTTIME, &raw const (*order).mark);
         // A session of its own would also keep a child from waiting for a terminal, but it makes the kernel schedule
         // each child as a group of its own (autogroup): that halved the steps per second.
         if libc::setpgid(0, 0) == 0
@@ -96,25 +112,18 @@ impl Spawner {
         Self { stack: Box::new_uninit_slice(CHILD_STACK_BYTES), to_default }
     }
 
-    /// Starts `program` in `folder`, as the leader of a process group, with no signal blocked and each at its default.
-    /// Its standard output and error are one and the same `output`. An error: there is no process.
-    pub(crate) fn spawn(
-        &mut self,
-        program: &CStr,
-        arguments: &mut StringBlock,
-        environment: &mut StringBlock,
-        folder: &CStr,
-        input: BorrowedFd<'_>,
-        output: BorrowedFd<'_>,
-    ) -> Result<(u32, OwnedFd), Errno> {
+    /// Starts a program as the leader of a process group, with no signal blocked and each at its default. Its standard
+    /// output and error are one and the same `output`. An error: there is no process.
+    pub(crate) fn spawn(&mut self, start: Start<'_>) -> Result<(u32, OwnedFd), Errno> {
         let mut order = Order {
-            program: program.as_ptr(),
-            arguments: arguments.pointers().as_ptr(),
-            environment: environment.pointers().as_ptr(),
-            folder: folder.as_ptr(),
-            input: input.as_raw_fd(),
-            output: output.as_raw_fd(),
+            program: start.program.as_ptr(),
+            arguments: start.arguments.pointers().as_ptr(),
+            environment: start.environment.pointers().as_ptr(),
+            folder: start.folder.as_ptr(),
+            input: start.input.as_raw_fd(),
+            output: start.output.as_raw_fd(),
             to_default: &raw const *self.to_default,
+            mark: libc::rlimit { rlim_cur: start.mark.limit(), rlim_max: start.mark.limit() },
             errno: 0,
         };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;

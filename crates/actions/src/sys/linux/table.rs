@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use rustix::io::Errno;
 
 use super::read_limited;
+use crate::mark::Mark;
 
 /// The largest environment of another process that is looked at.
 const ENVIRON_BYTES: u64 = 4 * 1024 * 1024;
@@ -91,6 +92,14 @@ pub(crate) fn environ_of(pid: u32, variable: &str) -> Option<Vec<u8>> {
     block.split(|byte| *byte == 0).find_map(|entry| {
         entry.strip_prefix(variable.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")).map(<[u8]>::to_vec)
     })
+}
+
+/// The mark that a process carries.
+pub(crate) fn mark_of(pid: u32) -> Option<Mark> {
+    let limits = read_limited(format!("/proc/{pid}/limits"), STAT_BYTES).ok()?;
+    let limits = String::from_utf8(limits).ok()?;
+    let (_, rest) = limits.split_once("Max realtime timeout")?;
+    Mark::from_limit(rest.split_ascii_whitespace().next()?.parse().ok()?)
 }
 
 /// The inode numbers of the pipes that a process has as standard input, output and error.
