@@ -121,8 +121,8 @@ FROM event WHERE key BETWEEN 1 AND 4294967295;
 
 -- Steps of which an event tells; a step that no event names still waits.
 CREATE VIEW steps AS
-SELECT run, step,
-    CASE last_kind
+SELECT seen.run, seen.step,
+    CASE last.kind
         WHEN 'step_condition' THEN 'waiting'
         WHEN 'step_started' THEN 'running'
         WHEN 'step_stopping' THEN 'running'
@@ -130,17 +130,21 @@ SELECT run, step,
         WHEN 'step_succeeded' THEN 'succeeded'
         WHEN 'step_skipped' THEN 'skipped'
         WHEN 'step_canceled' THEN 'canceled'
-        ELSE CASE last_payload ->> 'last' WHEN 1 THEN 'failed' ELSE 'retrying' END
+        ELSE CASE last.payload ->> 'last' WHEN 1 THEN 'failed' ELSE 'retrying' END
     END AS status,
-    attempts, started_at,
-    CASE WHEN is_end THEN last_at END AS ended_at,
-    CASE WHEN is_end THEN last_at - started_at END AS duration_ms
+    seen.attempts, seen.started_at,
+    CASE WHEN is_end THEN last.at END AS ended_at,
+    CASE WHEN is_end THEN last.at - seen.started_at END AS duration_ms
 FROM (
-    SELECT run, step, max(seq) AS last_seq, kind AS last_kind, payload AS last_payload, at AS last_at,
-        coalesce(sum(kind = 'step_started'), 0) AS attempts, min(CASE kind WHEN 'step_started' THEN at END) AS started_at,
-        kind IN ('step_succeeded', 'step_skipped', 'step_canceled') OR payload ->> 'last' IS 1 AS is_end
+    SELECT run, step, max(seq) AS last_seq, sum(kind = 'step_started') AS attempts,
+        min(CASE kind WHEN 'step_started' THEN at END) AS started_at
     FROM events WHERE step IS NOT NULL GROUP BY run, step
-);
+) AS seen
+JOIN (
+    SELECT key, at, kind, payload,
+        kind IN ('step_succeeded', 'step_skipped', 'step_canceled') OR payload ->> 'last' IS 1 AS is_end
+    FROM event
+) AS last ON last.key = (seen.run << 32) + seen.last_seq;
 
 CREATE VIEW plans AS
 SELECT sha256, name, bytes,
@@ -151,6 +155,8 @@ CREATE VIEW artifacts AS SELECT run, step, attempt, path, bytes, sha256 FROM art
 
 INSERT INTO head (log, epoch, owner, seq, at, format, hash) VALUES (0, 0, NULL, 0, 0, 1, zeroblob(32));
 INSERT INTO meta (name, value) VALUES ('last_epoch', 0), ('last_run', 0);
+-- With the tables, not after them: a store without a name could not be opened again.
+INSERT INTO meta (name, value) VALUES ('store_id', lower(hex(randomblob(4))));
 ";
 
 /// The way from one version to the next.

@@ -1034,8 +1034,8 @@ impl Store for SqliteStore {
             self.judge(checkpointed)?;
         }
         if !self.ballast_taken || self.full {
-            self.ballast_taken = ballast::take(&self.directory);
-            self.full = !self.ballast_taken;
+            self.full = ballast::take(&self.directory);
+            self.ballast_taken = !self.full;
         }
         Ok(())
     }
@@ -1102,11 +1102,6 @@ fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access
             connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
         }
         schema::migrate(connection, path, schema::MIGRATIONS)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
-        transaction
-            .execute("INSERT OR IGNORE INTO meta (name, value) VALUES ('store_id', ?1)", [random_id()?])
-            .map_err(&failed)?;
-        transaction.commit().map_err(&failed)?;
         lengthen_wal(connection, path)?;
     }
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(&failed)?;
@@ -1308,3 +1303,6 @@ pub(crate) fn wall_clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;
