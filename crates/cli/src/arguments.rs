@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use baton_core::operation::{Argument, Meaning, Operation, Row, TABLE, Takes};
+use baton_core::operation::{Argument, Meaning, Row, TABLE, Takes};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, builder::PossibleValuesParser, value_parser};
 
 use crate::face::{Face, Format};

@@ -201,6 +201,30 @@ fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 
 /// The name of the user who asks.
 pub fn user() -> String {
+    let uid = rustix::process::getuid().as_raw();
     let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-    named.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()))
+    named
+        .or_else(|| name_of(uid, &std::fs::read_to_string("/etc/passwd").ok()?))
+        .unwrap_or_else(|| format!("user {uid}"))
+}
+
+/// The name of a user in the text of `/etc/passwd`.
+fn name_of(uid: u32, passwd: &str) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_an_environment_has_a_name_all_the_same() {
+        let passwd = "root:x:0:0:root:/:/bin/sh\nada:x:1000:1000::/:/bin/sh\n";
+        assert_eq!(name_of(1000, passwd).as_deref(), Some("ada"));
+        assert_eq!(name_of(7, passwd), None);
+    }
 }

@@ -1,6 +1,7 @@
 //! How the command talks: to standard output for data, to standard error for the rest, in text or in JSON.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -23,12 +24,14 @@ pub enum Format {
 pub struct Stream {
     is_error: bool,
     buffer: Vec<u8>,
+    /// Since when something waits in the buffer.
+    since: Option<Instant>,
     is_closed: bool,
 }
 
 impl Stream {
     fn new(is_error: bool) -> Self {
-        Self { is_error, buffer: Vec::new(), is_closed: false }
+        Self { is_error, buffer: Vec::new(), since: None, is_closed: false }
     }
 
     fn descriptor(&self) -> BorrowedFd<'static> {
@@ -62,6 +65,18 @@ impl Stream {
         }
     }
 
+    /// Writes what was gathered, if it has waited so long.
+    pub fn flush_if_older(&mut self, limit: Duration) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        match self.since {
+            Some(since) if since.elapsed() < limit => {}
+            Some(_) => self.flush(),
+            None => self.since = Some(Instant::now()),
+        }
+    }
+
     /// Writes what was gathered. A reader that has gone away is remembered and is no failure.
     pub fn flush(&mut self) {
         let descriptor = self.descriptor();
@@ -76,6 +91,7 @@ impl Stream {
             }
         }
         self.buffer.clear();
+        self.since = None;
         self.buffer.shrink_to(2 * BUFFER_BYTES);
     }
 }
@@ -85,12 +101,6 @@ fn wait_for_room(descriptor: BorrowedFd<'_>) {
     let mut wanted = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::OUT)];
     // An interrupted wait is tried again by the caller's next write.
     let _ = rustix::event::poll(&mut wanted, None);
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor()
-    }
 }
 
 impl Drop for Stream {

@@ -10,7 +10,7 @@ mod tail;
 use std::collections::BTreeMap;
 
 use baton_core::{Event, EventKind, RunId, RunStatus, StepIndex};
-use baton_engine::{Clock, Notice, Observer, RunView};
+use baton_engine::{Clock, Notice, Observer, RunView, TICK};
 
 use crate::face::{Face, Format};
 use summary::Told;
@@ -129,15 +129,17 @@ impl Observer for Show<'_> {
         if matches!(event.kind, EventKind::RunCompleted { .. }) {
             self.summarize(run);
         }
+        self.face.out.flush_if_older(TICK);
     }
 
     fn output(&mut self, run: &RunView<'_>, step: StepIndex, _attempt: u32, bytes: &[u8]) {
         self.tails.add(run.run, step, bytes);
         match &mut self.way {
-            Way::Live(live) => live.output(run, step, bytes),
+            Way::Live(live) => live.output(&mut self.face.err, run, step, bytes),
             Way::Plain(plain) => plain.output(&mut self.face.out, run, step, bytes),
             Way::Json(_) | Way::Quiet => {}
         }
+        self.face.out.flush_if_older(TICK);
     }
 
     fn notice(&mut self, run: Option<RunId>, notice: &Notice) {

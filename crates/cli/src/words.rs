@@ -7,9 +7,11 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// A duration: `0.3s`, `12.3s`, `2m 05s`, `1h 02m`, `3d 4h`.
+/// A duration: `4ms`, `0.3s`, `12.3s`, `2m 05s`, `1h 02m`, `3d 4h`.
 pub fn duration(Millis(ms): Millis) -> String {
-    if ms < MINUTE {
+    if ms < SECOND / 10 {
+        format!("{ms}ms")
+    } else if ms < MINUTE {
         // Tenths, cut and not rounded: a minute is never shown as 60.0s.
         format!("{}.{}s", ms / SECOND, ms % SECOND / 100)
     } else if ms < HOUR {
@@ -106,7 +108,7 @@ mod tests {
         let shown: Vec<String> = [0, 99, 1234, 59_999, 60_000, 125_000, 3_600_000, 7_380_000, 100 * HOUR]
             .map(|ms| duration(Millis(ms)))
             .into();
-        assert_eq!(shown, ["0.0s", "0.0s", "1.2s", "59.9s", "1m 00s", "2m 05s", "1h 00m", "2h 03m", "4d 4h"]);
+        assert_eq!(shown, ["0ms", "99ms", "1.2s", "59.9s", "1m 00s", "2m 05s", "1h 00m", "2h 03m", "4d 4h"]);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use baton_core::lock::LockTable;
+use baton_core::operation::Situation;
 use baton_core::why::Blocker;
-use baton_core::{Epoch, EventKind, Millis, RunId, RunState, StepIndex, StepStatus, Time};
+use baton_core::{Epoch, EventKind, Millis, RunId, RunState, RunStatus, StepIndex, StepStatus, Time};
 use baton_engine::{Clock, Inspection};
 use baton_store::{Filter, OwnerRow, RunRow, SqliteStore, Store, rfc3339};
 use serde_json::{Value, json};
@@ -290,16 +291,18 @@ fn status_text(seen: &Inspection, told: &[Told], now: Time, style: Style) -> Str
     if let Some(reason) = state.stop_reason() {
         fact("stopped", baton_core::why::stop_reason(state, reason));
     }
-    fact("steps", format!("{} %: {}", percent(seen), summary::counts(state)));
+    let percent = match situation {
+        Situation::Over(_) => String::new(),
+        Situation::Live | Situation::Stopping | Situation::Abandoned => format!(" ({} %)", percent(seen)),
+    };
+    fact("steps", format!("{}{percent}", summary::counts(state)));
     out += &step_table(state, told, now, owner.is_some(), style);
     match situation {
-        baton_core::operation::Situation::Abandoned => {
+        Situation::Abandoned => {
             out += &format!("\ngo on with: baton resume {}\n", row.run);
         }
-        baton_core::operation::Situation::Over(baton_core::RunStatus::Succeeded)
-        | baton_core::operation::Situation::Live
-        | baton_core::operation::Situation::Stopping => {}
-        baton_core::operation::Situation::Over(_) => {
+        Situation::Over(RunStatus::Succeeded) | Situation::Live | Situation::Stopping => {}
+        Situation::Over(_) => {
             out += &format!("\nrun again what did not succeed: baton retry {}\n", row.run);
         }
     }
@@ -379,13 +382,20 @@ pub fn why(given: Given<'_>, face: &mut Face) -> Answer {
     }
     let mut out = String::new();
     if step.is_none() {
-        out += &format!("run {run} is {}: {}\n", seen.situation.word(), summary::counts(state));
+        let verb = if matches!(seen.situation, Situation::Over(RunStatus::Succeeded | RunStatus::Failed)) {
+            ""
+        } else {
+            "is "
+        };
+        out += &format!("run {run} {verb}{}: {}\n", seen.situation.word(), summary::counts(state));
     }
     for step in steps.iter().take(MAX_REASONS) {
         let id = graph.id(*step);
+        let mut about = id.to_owned();
         for (at, blocker) in chain(step).iter().enumerate() {
             let words = escape::one_line(&reason(blocker, now));
-            out += &if at == 0 { format!("{id}: {words}\n") } else { format!("{}because: {words}\n", "  ".repeat(at)) };
+            out += &format!("{}{about}: {words}\n", "  ".repeat(at));
+            about = leads_to(blocker).unwrap_or_default().to_owned();
         }
     }
     if steps.len() > MAX_REASONS {
@@ -409,6 +419,22 @@ fn needs_saying(state: &RunState, step: StepIndex) -> bool {
         | StepStatus::Canceled => true,
         StepStatus::Failed => true,
         StepStatus::Succeeded | StepStatus::Kept => false,
+    }
+}
+
+/// The step that a blocker names, of which the next one in the chain tells.
+fn leads_to(blocker: &Blocker) -> Option<&str> {
+    match blocker {
+        Blocker::Dependency { step, .. } | Blocker::FallbackOf { step, .. } => Some(step),
+        Blocker::Settled { because_of, .. } => because_of.as_deref(),
+        Blocker::Lock { .. }
+        | Blocker::Concurrency { .. }
+        | Blocker::Retry { .. }
+        | Blocker::PlanLock { .. }
+        | Blocker::Stopping { .. }
+        | Blocker::Abandoned { .. }
+        | Blocker::Nothing
+        | Blocker::Running { .. } => None,
     }
 }
 

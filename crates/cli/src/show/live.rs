@@ -65,6 +65,8 @@ pub struct Row {
 pub struct Live {
     style: Style,
     many: bool,
+    /// The lines of each run.
+    frames: BTreeMap<RunId, Vec<String>>,
     /// The columns of each line that stands below the scrolled ones.
     drawn: Vec<usize>,
     /// Lines to be scrolled away above at the next drawing.
@@ -94,6 +96,7 @@ impl Live {
         Self {
             style,
             many,
+            frames: BTreeMap::new(),
             drawn: Vec::new(),
             above: String::new(),
             drawn_at: None,
@@ -119,9 +122,7 @@ impl Live {
             self.above.push_str(&lines::render(&line, run.state, self.style, self.many));
             self.above.push('\n');
         }
-        if self.drawn_at.is_some_and(|at| at.elapsed() >= TICK) {
-            self.draw(err, &mut std::iter::once(*run));
-        }
+        self.draw_if_due(err, run);
     }
 
     fn progress_of(&mut self, run: &RunView<'_>) -> &mut Progress {
@@ -133,8 +134,19 @@ impl Live {
     }
 
     /// Takes note of what a step printed.
-    pub fn output(&mut self, run: &RunView<'_>, step: StepIndex, bytes: &[u8]) {
+    pub fn output(&mut self, err: &mut Stream, run: &RunView<'_>, step: StepIndex, bytes: &[u8]) {
         self.latest.entry((run.run, step)).or_default().add(bytes);
+        self.draw_if_due(err, run);
+    }
+
+    /// Where so much happens that there is never a calm moment, the display must move all the same.
+    fn draw_if_due(&mut self, err: &mut Stream, run: &RunView<'_>) {
+        if self.drawn_at.is_some_and(|at| at.elapsed() >= TICK) {
+            let size = err.size().unwrap_or(USUAL_SIZE);
+            let count = self.frames.len().max(1);
+            self.paint(run, size, count);
+            self.put(err, size);
+        }
     }
 
     /// Scrolls a line away above the display.
@@ -149,26 +161,33 @@ impl Live {
 
     /// Draws the display anew.
     pub fn draw(&mut self, err: &mut Stream, runs: &mut dyn Iterator<Item = RunView<'_>>) {
-        let (columns, rows) = err.size().unwrap_or(USUAL_SIZE);
-        let runs: Vec<RunView<'_>> = runs.filter(|run| run.state.result().is_none()).collect();
-        let mut frame = Vec::new();
-        let share = rows.saturating_sub(2) / runs.len().max(1);
+        let size = err.size().unwrap_or(USUAL_SIZE);
+        let runs: Vec<RunView<'_>> = runs.collect();
+        self.frames.clear();
         for run in &runs {
-            let picture = self.picture(run, share.saturating_sub(2).min(MAX_ROWS));
-            frame.extend(render(&picture, columns, self.style));
+            self.paint(run, size, runs.len());
         }
-        frame.truncate(rows.saturating_sub(1));
-        self.put(err, &frame, columns);
-        self.drawn_at = Some(Instant::now());
+        self.put(err, size);
     }
 
     /// Takes the display away; what was to scroll stays.
     pub fn take_down(&mut self, err: &mut Stream) {
-        let (columns, _) = err.size().unwrap_or(USUAL_SIZE);
-        self.put(err, &[], columns);
+        self.frames.clear();
+        self.put(err, err.size().unwrap_or(USUAL_SIZE));
     }
 
-    fn put(&mut self, err: &mut Stream, frame: &[String], columns: usize) {
+    /// Paints the part of one run, one of `count`.
+    fn paint(&mut self, run: &RunView<'_>, (columns, rows): (usize, usize), count: usize) {
+        if run.state.result().is_some() {
+            self.frames.remove(&run.run);
+            return;
+        }
+        let share = (rows.saturating_sub(1) / count).saturating_sub(2);
+        let picture = self.picture(run, share.min(MAX_ROWS));
+        self.frames.insert(run.run, render(&picture, columns, self.style));
+    }
+
+    fn put(&mut self, err: &mut Stream, (columns, rows): (usize, usize)) {
         // A terminal that became narrower has broken our lines into more of its own.
         let height: usize = self.drawn.iter().map(|width| width.div_ceil(columns.max(1)).max(1)).sum();
         // The terminal is asked to show all of it at once; those that cannot ignore that.
@@ -178,14 +197,16 @@ impl Live {
         }
         out += "\x1b[J";
         out += &std::mem::take(&mut self.above);
-        for line in frame {
+        self.drawn.clear();
+        for line in self.frames.values().flatten().take(rows.saturating_sub(1)) {
             out += line;
             out.push('\n');
+            self.drawn.push(visible_width(line));
         }
         out += "\x1b[?2026l";
-        self.drawn = frame.iter().map(|line| visible_width(line)).collect();
         err.write(out.as_bytes());
         err.flush();
+        self.drawn_at = Some(Instant::now());
     }
 
     fn picture(&mut self, run: &RunView<'_>, most: usize) -> Picture {
