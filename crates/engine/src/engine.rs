@@ -30,6 +30,13 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// How long a full disk is left alone before the next try.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
+/// [`TICK`] as the core counts time.
+const TICK_TIME: Millis = Millis(TICK.as_millis() as u64);
+
+/// How long killed processes may take to be gone before this process goes without having seen their end; whoever
+/// resumes the run ends them first.
+const LEAVE_LIMIT: Millis = Millis::from_secs(20);
+
 /// How often another process's changes to the lock log may get in the way of a grant within one round.
 const GRANT_TRIES: u32 = 64;
 
@@ -76,6 +83,7 @@ pub struct Engine<S, H> {
     leaving: Option<&'static str>,
     disk_is_full: bool,
     starts_wait: bool,
+    next_tick: Time,
     told_waiting: BTreeSet<String>,
     watched: BTreeSet<Epoch>,
     results: BTreeMap<RunId, baton_core::RunStatus>,
@@ -103,6 +111,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             leaving: None,
             disk_is_full: false,
             starts_wait: false,
+            next_tick: Time(0),
             told_waiting: BTreeSet::new(),
             watched: BTreeSet::new(),
             results: BTreeMap::new(),
@@ -239,7 +248,8 @@ impl<S: Store, H: Hands> Engine<S, H> {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         self.hands.wait(timeout, &mut found)?;
-        if found.is_empty() && observer.wants_ticks() {
+        if observer.wants_ticks() && self.clock.now() >= self.next_tick {
+            self.next_tick = self.clock.now() + TICK_TIME;
             observer.tick(&mut self.runs());
         }
         for event in found.drain(..) {
@@ -750,7 +760,10 @@ impl<S: Store, H: Hands> Engine<S, H> {
             self.hands.stop(*key, Stop::Terminate);
         }
         let mut hurry = false;
-        while let Some(due) = open.values().min().copied() {
+        let last = open.values().max().copied().unwrap_or(now) + LEAVE_LIMIT;
+        while self.clock.now() < last
+            && let Some(due) = open.values().min().copied()
+        {
             self.hands.wait(Some(self.clock.until(due)), &mut self.found)?;
             for event in std::mem::take(&mut self.found) {
                 match event {
