@@ -3,6 +3,8 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 
+use rustix::io::Errno;
+
 use crate::DataDir;
 
 /// Enough for the ends of a thousand attempts with the most output that stands in an event, twice over.
@@ -13,18 +15,21 @@ pub(crate) fn release(directory: &DataDir) -> bool {
     std::fs::remove_file(directory.ballast()).is_ok()
 }
 
-/// Takes the space where it is not taken yet; answers whether it is.
+/// Takes the space where it is not taken yet; answers whether the disk is too full for it. A file system that cannot
+/// set space aside has no ballast.
 pub(crate) fn take(directory: &DataDir) -> bool {
     let path = directory.ballast();
     if std::fs::metadata(&path).is_ok_and(|facts| facts.len() == BALLAST_BYTES) {
-        return true;
+        return false;
     }
     let Ok(file) = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path) else {
         return false;
     };
-    let taken = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST_BYTES).is_ok();
-    if !taken {
-        release(directory);
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST_BYTES) {
+        Ok(()) => false,
+        Err(error) => {
+            release(directory);
+            matches!(error, Errno::NOSPC | Errno::DQUOT)
+        }
     }
-    taken
 }

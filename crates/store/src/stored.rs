@@ -605,3 +605,6 @@ impl From<RunCreatedV1<'_>> for RunCreated {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,15 @@
 //! The whole contract of a store, as one suite that every implementation runs.
 
-use std::path::Path;
-use std::sync::Arc;
+mod support;
 
 use baton_core::event::{SkipReason, StopReason};
-use baton_core::graph::StepShape;
-use baton_core::lock::{Holder, LockEvent, LockEventKind};
-use baton_core::{
-    AttemptEnd, Epoch, Event, EventKind, ExitCause, Graph, GraphBuilder, Log, Output, RunCreated, RunId, RunStatus,
-    StepIndex, Time,
-};
+use baton_core::lock::LockEventKind;
+use baton_core::{Epoch, EventKind, Log, RunCreated, RunId, RunStatus, Time};
 use baton_store::{
-    Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, NewRun,
-    Outcome, OwnerInfo, RunPhase, SqliteStore, Store, StoreError, abandoned, sha256_hex,
+    Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, Outcome,
+    RunPhase, SqliteStore, Store, StoreError, abandoned,
 };
+use support::*;
 
 /// A store and what stands for other processes on the same disk.
 trait World {
@@ -74,90 +70,9 @@ impl World for OnDisk {
     }
 }
 
-/// Copies a folder as a crash leaves it: what is shared memory between processes is gone, and so are FIFOs' readers.
-fn copy_files(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy_files(&entry.path(), &target);
-        } else if kind.is_file() && !entry.file_name().to_string_lossy().ends_with("-shm") {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
-}
-
 fn on_both(story: impl Fn(&mut dyn World)) {
     story(&mut InMemory(MemoryStore::new(MemoryKeeps::Events)));
     story(&mut OnDisk::new());
-}
-
-fn info(pid: u32) -> OwnerInfo {
-    OwnerInfo { pid, host: "here".to_owned(), command: "baton run".to_owned(), ..OwnerInfo::default() }
-}
-
-fn graph() -> Arc<Graph> {
-    let mut builder = GraphBuilder::with_capacity(2);
-    let fetch = builder.add("fetch", StepShape::default());
-    builder.add("store", StepShape { depends_on: vec![fetch], ..StepShape::default() });
-    Arc::new(builder.build())
-}
-
-const FETCH: StepIndex = StepIndex(0);
-const STORE: StepIndex = StepIndex(1);
-const PLAN: &str = "plan_id: demo\n";
-
-fn created() -> RunCreated {
-    RunCreated {
-        plan_id: "demo".to_owned(),
-        plan_sha256: sha256_hex(PLAN.as_bytes()),
-        plan_path: "/plans/demo.yaml".to_owned(),
-        cwd: "/".to_owned(),
-        submitted_by: "ada".to_owned(),
-        ..RunCreated::default()
-    }
-}
-
-fn submit(store: &mut dyn Store, created: &RunCreated, owner: Option<Epoch>) -> Created {
-    store.create_run(&NewRun { created, plan_text: PLAN, at: Time(1000) }, owner).unwrap()
-}
-
-fn at(millis: i64, kind: EventKind) -> Event {
-    Event { at: Time(millis), kind }
-}
-
-fn started(step: StepIndex) -> EventKind {
-    EventKind::StepStarted { step, attempt: 1, invocation: None }
-}
-
-fn succeeded(step: StepIndex) -> EventKind {
-    let mut end = AttemptEnd::bare(ExitCause::Exit { code: 0 });
-    end.output = Output::Inline(b"done\n".to_vec());
-    EventKind::StepSucceeded { step, attempt: 1, end: Box::new(end) }
-}
-
-fn run_append<'a>(run: RunId, epoch: Epoch, seq: Option<u64>, events: &'a [Event], graph: &'a Graph) -> Append<'a> {
-    Append { log: Log::Run(run), epoch, expected_seq: seq, events: Events::Run(events, graph) }
-}
-
-fn group(appends: Vec<Append<'_>>) -> Group<'_> {
-    Group { appends, answered: Vec::new() }
-}
-
-fn commit(store: &mut dyn Store, appends: Vec<Append<'_>>) -> Outcome {
-    store.append(&[group(appends)]).unwrap().remove(0)
-}
-
-fn replayed(store: &dyn Store, run: RunId) -> Vec<Event> {
-    let mut events = Vec::new();
-    let last = store.replay(run, &graph(), &mut |event| events.push(event)).unwrap();
-    assert_eq!(last, events.len() as u64);
-    events
-}
-
-fn lock(run: RunId, kind: LockEventKind) -> LockEvent {
-    LockEvent { at: Time(5), holder: Holder { run, step: None }, kind }
 }
 
 #[test]
