@@ -140,6 +140,10 @@ impl<'s, 'c> Builder<'s, 'c> {
 
     fn unknown(&mut self, level: Level, key: &str, span: Span) {
         let shown = shorten(key);
+        if self.events.problems.is_full() {
+            let message = format!("{} has no field `{shown}`", level.noun());
+            return self.problem(Problem::error("unknown_field", span, message));
+        }
         let problem = match fields::unknown(level, key) {
             Unknown::NotYet => {
                 let message = format!("`{shown}` is not available yet in this version of Baton");
@@ -352,7 +356,7 @@ impl<'s, 'c> Builder<'s, 'c> {
     fn step_field(&mut self, field: &'static Field, value: Read<'s>, key: Span, draft: &mut Draft<'s>) {
         match (field.name, value) {
             (Name::Id, Read::Raw(raw)) => draft.id = Some(raw),
-            (Name::StepName, Read::Raw(raw)) => draft.name = Some(self.text(&raw, false)),
+            (Name::Title, Read::Raw(raw)) => draft.name = Some(self.text(&raw, false)),
             (Name::StepDescription, Read::Raw(raw)) => draft.description = Some(self.text(&raw, false)),
             (Name::Command, Read::Raw(raw)) => draft.command = Some(raw),
             (Name::Args, Read::Raws(raws)) => {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::builder::Links;
 use crate::expr::{self, Expression, Facet};
 use crate::plan::{Data, Form, NO_STEP, Part, Text, What};
-use crate::problem::{Problem, Problems, did_you_mean, shorten};
+use crate::problem::{Problem, Problems, shorten};
 use crate::source::{Source, Span};
 
 /// How many steps of a cycle are written out.
@@ -20,12 +20,11 @@ pub(crate) fn check(source: &Source, data: &mut Data, links: &Links, problems: &
     data.consumes.clone_from(&links.consumes);
     references(source, data, cyclic, problems);
     if !cyclic && !has_templates(data) {
-        consumes(data, |text| match text.form() {
+        let name = |text: Text| match text.form() {
             Form::Plain(sym) => Cow::Borrowed(data.str(sym)),
             Form::Template(_) => Cow::Borrowed(""),
-        })
-        .into_iter()
-        .for_each(|problem| problems.push(problem));
+        };
+        consumes(data, name, problems);
     }
 }
 
@@ -48,7 +47,7 @@ fn dependencies(data: &mut Data, links: &Links, problems: &mut Problems) {
             let target = data.step_of[link.name.0 as usize];
             if target == NO_STEP {
                 let message = format!("there is no step `{}`", shorten(name));
-                let hint = did_you_mean(name, data.ids());
+                let hint = problems.suggest(name, data.ids());
                 problems.push(Problem::error("unknown_step", link.span, message).maybe_hint(hint));
             } else if target == step {
                 let message = format!("step `{}` depends on itself", shorten(name));
@@ -74,7 +73,7 @@ fn fallbacks(data: &mut Data, links: &Links, problems: &mut Problems) {
         let target = data.step_of[link.name.0 as usize];
         if target == NO_STEP {
             let message = format!("there is no step `{}`", shorten(name));
-            let hint = did_you_mean(name, data.ids());
+            let hint = problems.suggest(name, data.ids());
             problems.push(Problem::error("unknown_step", link.span, message).maybe_hint(hint));
             continue;
         }
@@ -352,7 +351,7 @@ fn references(source: &Source, data: &Data, cyclic: bool, problems: &mut Problem
                 let place = || narrow(source, occurrence.span, id);
                 let Some(target) = data.find(id) else {
                     let message = format!("there is no step `{}`", shorten(id));
-                    let hint = did_you_mean(id, data.ids());
+                    let hint = problems.suggest(id, data.ids());
                     problems.push(Problem::error("unknown_step", place(), message).maybe_hint(hint));
                     continue;
                 };
@@ -385,10 +384,9 @@ fn references(source: &Source, data: &Data, cyclic: bool, problems: &mut Problem
 }
 
 /// What is consumed is provided by something that the step waits for.
-pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>) -> Vec<Problem> {
-    let mut problems = Vec::new();
+pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>, problems: &mut Problems) {
     if data.consumes.is_empty() {
-        return problems;
+        return;
     }
     let mut set_of: HashMap<Cow<'d, str>, u32> = HashMap::new();
     let mut sets: Vec<Vec<u32>> = Vec::new();
@@ -401,6 +399,8 @@ pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>) 
             sets[set as usize].push(step);
         }
     }
+    let mut known: Vec<String> = set_of.keys().map(|name| name.to_string()).collect();
+    known.sort_unstable();
     let mut asked = Vec::new();
     let mut questions = Vec::new();
     for (step, text, span) in data.consumes.iter().filter(|(step, _, _)| (*step as usize) < data.steps.len()) {
@@ -408,9 +408,7 @@ pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>) 
         match set_of.get(&wanted) {
             None => {
                 let message = format!("nothing provides `{}`", shorten(&wanted));
-                let mut known: Vec<&str> = set_of.keys().map(|name| name.as_ref()).collect();
-                known.sort_unstable();
-                let near = did_you_mean(&wanted, known.into_iter());
+                let near = problems.suggest(&wanted, known.iter().map(String::as_str));
                 let hint =
                     near.unwrap_or_else(|| format!("add `provides: [{}]` to the step that makes it", shorten(&wanted)));
                 problems.push(Problem::error("nobody_provides", *span, message).hint(hint));
@@ -444,7 +442,6 @@ pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>) 
         };
         problems.push(problem);
     }
-    problems
 }
 
 /// Whether an expression of the facet `Outputs` names this step.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::check::{self, Waits, expression, expressions_in, names_outputs};
 use crate::expr::{Facts, type_name};
 use crate::plan::{Action, Data, Form, NO_STEP, Node, NodeKind, Part, Plan, Step, Text, What};
-use crate::problem::{Problem, Problems, Severity, did_you_mean, nearest, shorten};
+use crate::problem::{Problem, Problems, Severity, shorten};
 use crate::schema::check_value;
 use crate::source::Span;
 use crate::template::is_variable_name;
@@ -120,7 +120,7 @@ impl Plan {
         unused(data, options, &mut problems);
         if check::has_templates(data) {
             let name = |text| Cow::Owned(fill(data, text, &vars));
-            check::consumes(data, name).into_iter().for_each(|problem| problems.push(problem));
+            check::consumes(data, name, &mut problems);
         }
         if problems.has_errors() {
             return Err(problems.finish());
@@ -198,10 +198,8 @@ fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMa
                         whole = false;
                         if marks[at] == Mark::New {
                             let message = format!("the variable `{needed_name}` has no value");
-                            problems.push(
-                                Problem::error("undefined_variable", variable.span, message)
-                                    .hint(define_hint(data, needed_name)),
-                            );
+                            let hint = define_hint(data, needed_name, problems);
+                            problems.push(Problem::error("undefined_variable", variable.span, message).hint(hint));
                         }
                     }
                     Some(other) if marks[*other] == Mark::New => waiting = waiting.or(Some(*other)),
@@ -237,10 +235,10 @@ fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMa
     vars
 }
 
-fn define_hint(data: &Data, name: &str) -> String {
+fn define_hint(data: &Data, name: &str, problems: &Problems) -> String {
     let give = format!("give it with --var {name}=…, a default under `vars`, or ${{{name}:-default}}");
-    match nearest(name, data.vars.iter().map(|variable| data.str(variable.name))) {
-        Some(near) => format!("did you mean `{near}`? Else {give}"),
+    match problems.suggest(name, data.vars.iter().map(|variable| data.str(variable.name))) {
+        Some(near) => format!("{near} Else {give}"),
         None => give,
     }
 }
@@ -338,7 +336,8 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
             _ => format!("the variable `{}` has no value, and {count} places need it", shorten(&name)),
         };
         let first = spans.first().copied().unwrap_or_default();
-        let mut problem = Problem::error("undefined_variable", first, message).hint(define_hint(data, &shorten(&name)));
+        let mut problem =
+            Problem::error("undefined_variable", first, message).hint(define_hint(data, &shorten(&name), problems));
         for span in spans.iter().skip(1).take(SHOWN_PLACES) {
             problem = problem.also(*span, "here too");
         }
@@ -383,7 +382,7 @@ fn unused(data: &Data, options: &Options, problems: &mut Problems) {
     candidates.retain(|name| !scripts.iter().any(|script| script.contains(name)));
     for name in candidates {
         let message = format!("the plan has no variable `{}`, so its value is not used", shorten(name));
-        let hint = did_you_mean(name, data.vars.iter().map(|variable| data.str(variable.name)));
+        let hint = problems.suggest(name, data.vars.iter().map(|variable| data.str(variable.name)));
         let problem = Problem::warning("unused_variable", Span::default(), message).nowhere();
         problems.push(problem.maybe_hint(hint));
     }
@@ -401,7 +400,7 @@ fn select(data: &Data, vars: &BTreeMap<String, String>, options: &Options, probl
                 Some(step) => set[step as usize] = true,
                 None => {
                     let message = format!("--{option}: there is no step `{}`", shorten(id));
-                    let hint = did_you_mean(id, data.ids());
+                    let hint = problems.suggest(id, data.ids());
                     let problem = Problem::error("unknown_step", Span::default(), message).nowhere();
                     problems.push(problem.maybe_hint(hint));
                 }
@@ -449,7 +448,7 @@ fn select(data: &Data, vars: &BTreeMap<String, String>, options: &Options, probl
         }
         for tag in selection.tags.iter().filter(|tag| !known.contains(*tag)) {
             let message = format!("--tag: no step has the tag `{}`", shorten(tag));
-            let hint = did_you_mean(tag, known.iter().map(String::as_str));
+            let hint = problems.suggest(tag, known.iter().map(String::as_str));
             let problem = Problem::error("unknown_tag", Span::default(), message).nowhere();
             problems.push(problem.maybe_hint(hint));
         }

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 
+use crate::hash::Hasher;
 use crate::json::JsonTokens;
 use crate::problem::{Problem, Problems};
 use crate::source::{Format, Source, Span};
@@ -177,7 +177,7 @@ impl<'s> Events<'s> {
 /// The keys of every open map, by hash.
 #[derive(Default)]
 struct Keys {
-    hasher: RandomState,
+    hasher: Hasher,
     seen: Vec<(u64, Span)>,
     starts: Vec<usize>,
     /// Hashes of the open maps that have many keys, with the depth they belong to.
@@ -204,7 +204,7 @@ impl Keys {
 
     /// Where the key was given before in this map, if it was.
     fn add(&mut self, key: &str, span: Span) -> Option<Span> {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.hasher.hash(key);
         let start = self.starts.last().copied().unwrap_or(0);
         let depth = self.starts.len();
         let known = self.seen.len() - start;

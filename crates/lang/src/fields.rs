@@ -100,7 +100,7 @@ pub(crate) enum Name {
     GlobalGrace,
     GlobalEnv,
     Id,
-    StepName,
+    Title,
     StepDescription,
     Command,
     Args,
@@ -207,7 +207,7 @@ pub(crate) const FIELDS: &[Field] = &[
 
     required(Level::Step, Name::Id, "id", Kind::StepId,
         "The step's name: a letter or `_`, then letters, digits, `_` and `-`."),
-    field(Level::Step, Name::StepName, "name", Kind::Text, "",
+    field(Level::Step, Name::Title, "name", Kind::Text, "",
         "The step's title for people; without one, the id."),
     field(Level::Step, Name::StepDescription, "description", Kind::Text, "",
         "What the step is for."),

@@ -9,6 +9,7 @@ mod compile;
 mod events;
 mod expr;
 mod fields;
+mod hash;
 mod json;
 mod plan;
 mod problem;

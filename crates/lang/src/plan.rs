@@ -1,7 +1,7 @@
 //! A plan as it was read: steps with their texts taken apart, not yet joined with variables.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use baton_core::graph::{Backoff, ExitCodes};
@@ -9,6 +9,7 @@ use baton_core::{Millis, OnFailure};
 use serde_json::{Number, Value};
 
 use crate::expr::Expression;
+use crate::hash::Hasher;
 use crate::source::Span;
 use crate::strings::{Strings, Sym};
 
@@ -273,12 +274,12 @@ pub(crate) struct Pool<T> {
     items: Vec<T>,
     /// By hash; a hash that is taken by something else moves on to the next number.
     table: HashMap<u64, u32>,
-    hasher: RandomState,
+    hasher: Hasher,
 }
 
 impl<T> Default for Pool<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), table: HashMap::new(), hasher: RandomState::new() }
+        Self { items: Vec::new(), table: HashMap::new(), hasher: Hasher::default() }
     }
 }
 
@@ -292,7 +293,7 @@ impl<T: Hash + Eq> Pool<T> {
     }
 
     pub(crate) fn add(&mut self, item: T) -> u32 {
-        let mut hash = self.hasher.hash_one(&item);
+        let mut hash = self.hasher.hash(&item);
         while let Some(number) = self.table.get(&hash) {
             if self.items[*number as usize] == item {
                 return *number;

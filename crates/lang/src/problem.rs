@@ -210,11 +210,21 @@ pub(crate) struct Problems {
 impl Problems {
     pub(crate) fn push(&mut self, problem: Problem) {
         self.errors += usize::from(problem.severity == Severity::Error);
-        if self.list.len() < MAX_PROBLEMS {
-            self.list.push(problem);
-        } else {
+        if self.is_full() {
             self.more += 1;
+        } else {
+            self.list.push(problem);
         }
+    }
+
+    /// Looks for the name that was meant, unless nobody would be told: that keeps many wrong names in many steps cheap.
+    pub(crate) fn suggest<'a>(&self, name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+        if self.is_full() { None } else { did_you_mean(name, known) }
+    }
+
+    /// Whether further problems are only counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS
     }
 
     pub(crate) fn has_errors(&self) -> bool {

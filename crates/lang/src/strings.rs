@@ -1,6 +1,6 @@
 //! Every distinct string of a plan once, by number.
 
-use std::hash::{BuildHasher, RandomState};
+use crate::hash::Hasher;
 
 /// A string by its number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -13,14 +13,14 @@ pub(crate) struct Strings {
     ends: Vec<u32>,
     /// Open addressing; [`FREE`] marks an empty slot. The length is a power of two.
     table: Vec<u32>,
-    hasher: RandomState,
+    hasher: Hasher,
 }
 
 const FREE: u32 = u32::MAX;
 
 impl Default for Strings {
     fn default() -> Self {
-        Self { bytes: String::new(), ends: Vec::new(), table: vec![FREE; 64], hasher: RandomState::new() }
+        Self { bytes: String::new(), ends: Vec::new(), table: vec![FREE; 64], hasher: Hasher::default() }
     }
 }
 
@@ -59,7 +59,7 @@ impl Strings {
     /// The slot that holds the string, or the free one where it belongs.
     fn slot(&self, text: &str) -> usize {
         let mask = self.table.len() - 1;
-        let mut slot = self.hasher.hash_one(text) as usize & mask;
+        let mut slot = self.hasher.hash(text) as usize & mask;
         while self.table[slot] != FREE && self.get(Sym(self.table[slot])) != text {
             slot = (slot + 1) & mask;
         }

@@ -1,0 +1,1352 @@
+//! What people are told about plans that are wrong, in JSON and in YAML alike.
+
+use std::collections::BTreeMap;
+
+use baton_lang::{Format, MAX_PROBLEMS, Options, Problem, Source, load, render_all};
+use serde_json::{Value, json};
+
+fn catalog() -> BTreeMap<String, Value> {
+    let merge = json!({
+        "type": "object",
+        "properties": {
+            "branch": {"type": "string"},
+            "mode": {"type": "string", "enum": ["fast", "careful"]},
+            "paths": {"type": "array", "items": {"type": "string"}},
+            "depth": {"type": "integer", "minimum": 0},
+        },
+        "required": ["branch"],
+        "additionalProperties": false,
+    });
+    BTreeMap::from([("git.merge".to_owned(), merge)])
+}
+
+fn told(source: &Source, options: &Options) -> Vec<Problem> {
+    load(source, &catalog(), options).problems
+}
+
+/// What is said of a text in JSON, after checking that the same is said when it is read as YAML.
+fn report(text: &str) -> String {
+    let json = Source { name: "plan.json".into(), text: text.into(), format: Format::Json };
+    let yaml = Source { format: Format::Yaml, ..json.clone() };
+    let said = told(&json, &Options::default());
+    let places = |problems: &[Problem], source: &Source| -> Vec<(String, Option<usize>)> {
+        let line = |problem: &Problem| problem.span.map(|span| source.position(span.start).line);
+        problems.iter().map(|problem| (problem.message.clone(), line(problem))).collect()
+    };
+    assert_eq!(places(&said, &json), places(&told(&yaml, &Options::default()), &yaml));
+    render_all(&said, &json, false)
+}
+
+fn report_yaml(text: &str) -> String {
+    let source = Source::new("plan.yaml", text);
+    render_all(&told(&source, &Options::default()), &source, false)
+}
+
+fn report_json(text: &str) -> String {
+    let source = Source::new("plan.json", text);
+    render_all(&told(&source, &Options::default()), &source, false)
+}
+
+#[test]
+fn unknown_fields_name_what_was_meant() {
+    let plan = r#"{"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+  {"id": "a", "command": "x", "needs": ["b"], "timeout": 5, "xyzzy": 1, "for_each": [], "plan_id": "q",
+   "ui_hints": {"grp": "g"}}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[unknown_field]: a plan has no field `stepz`
+     --> plan.json:1:18
+      |
+    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+      |                  ^^^^^^^
+      = help: did you mean `steps`?
+
+    error[not_available]: `finally` is not available yet in this version of Baton
+     --> plan.json:1:31
+      |
+    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+      |                               ^^^^^^^^^
+
+    error[unknown_field]: `globals` has no field `max_concurency`
+     --> plan.json:1:58
+      |
+    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+      |                                                          ^^^^^^^^^^^^^^^^
+      = help: did you mean `max_concurrency`?
+
+    error[unknown_field]: a step has no field `needs`
+     --> plan.json:2:31
+      |
+    2 |   {"id": "a", "command": "x", "needs": ["b"], "timeout": 5, "xyzzy": 1, "for_each": [], "plan_id": " …
+      |                               ^^^^^^^
+      = help: in Baton this is `depends_on`
+
+    error[unknown_field]: a step has no field `timeout`
+     --> plan.json:2:47
+      |
+    2 | … ": "a", "command": "x", "needs": ["b"], "timeout": 5, "xyzzy": 1, "for_each": [], "plan_id": "q",
+      |                                           ^^^^^^^^^
+      = help: in Baton this is `timeout_sec`
+
+    error[unknown_field]: a step has no field `xyzzy`
+     --> plan.json:2:61
+      |
+    2 | … nd": "x", "needs": ["b"], "timeout": 5, "xyzzy": 1, "for_each": [], "plan_id": "q",
+      |                                           ^^^^^^^
+
+    error[not_available]: `for_each` is not available yet in this version of Baton
+     --> plan.json:2:73
+      |
+    2 | … eeds": ["b"], "timeout": 5, "xyzzy": 1, "for_each": [], "plan_id": "q",
+      |                                           ^^^^^^^^^^
+
+    error[unknown_field]: a step has no field `plan_id`
+     --> plan.json:2:89
+      |
+    2 | … imeout": 5, "xyzzy": 1, "for_each": [], "plan_id": "q",
+      |                                           ^^^^^^^^^
+      = help: `plan_id` is a field of a plan; look at the indentation
+
+    error[unknown_field]: `ui_hints` has no field `grp`
+     --> plan.json:3:17
+      |
+    3 |    "ui_hints": {"grp": "g"}}
+      |                 ^^^^^
+    "#);
+}
+
+#[test]
+fn wrong_types_say_what_is_taken_and_how_to_write_it() {
+    let plan = r#"{"plan_id": 5, "vars": {"A": null, "B": ["x"]}, "steps": [
+  {"id": "a", "command": true, "args": "-v", "shell": "yes", "timeout_sec": "30", "depends_on": "b", "env": [],
+   "retries": {}, "tags": [[1]], "accept_exit_codes": ["0"]}, "b"
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[wrong_type]: `plan_id` takes a name, and this is the number 5
+     --> plan.json:1:13
+      |
+    1 | {"plan_id": 5, "vars": {"A": null, "B": ["x"]}, "steps": [
+      |             ^
+      = help: in quotes it is text: "5"
+
+    error[wrong_type]: `vars.A` takes text, and this is null
+     --> plan.json:1:30
+      |
+    1 | {"plan_id": 5, "vars": {"A": null, "B": ["x"]}, "steps": [
+      |                              ^^^^
+
+    error[wrong_type]: `vars.B` takes text, and this is a list
+     --> plan.json:1:41
+      |
+    1 | {"plan_id": 5, "vars": {"A": null, "B": ["x"]}, "steps": [
+      |                                         ^
+
+    error[wrong_type]: `command` takes text, and this is the boolean true
+     --> plan.json:2:26
+      |
+    2 |   {"id": "a", "command": true, "args": "-v", "shell": "yes", "timeout_sec": "30", "depends_on": "b", …
+      |                          ^^^^
+      = help: in quotes it is text: "true"
+
+    error[wrong_type]: `args` takes a list of texts, and this is the text "-v"
+     --> plan.json:2:40
+      |
+    2 |   {"id": "a", "command": true, "args": "-v", "shell": "yes", "timeout_sec": "30", "depends_on": "b", …
+      |                                        ^^^^
+      = help: write [-v]
+
+    error[wrong_type]: `shell` takes true or false, and this is the text "yes"
+     --> plan.json:2:55
+      |
+    2 | … "command": true, "args": "-v", "shell": "yes", "timeout_sec": "30", "depends_on": "b", "env": [],
+      |                                           ^^^^^
+      = help: in YAML 1.2 that is text; write `true`
+
+    error[wrong_type]: `timeout_sec` takes a number of seconds above 0, and this is the text "30"
+     --> plan.json:2:77
+      |
+    2 | … ": "-v", "shell": "yes", "timeout_sec": "30", "depends_on": "b", "env": [],
+      |                                           ^^^^
+      = help: without quotes: 30
+
+    error[wrong_type]: `depends_on` takes a list of step ids, and this is the text "b"
+     --> plan.json:2:97
+      |
+    2 | … es", "timeout_sec": "30", "depends_on": "b", "env": [],
+      |                                           ^^^
+      = help: write [b]
+
+    error[wrong_type]: `env` takes a map of names to texts, and this is a list
+     --> plan.json:2:109
+      |
+    2 | … t_sec": "30", "depends_on": "b", "env": [],
+      |                                           ^
+
+    error[wrong_type]: `retries` takes a whole number from 0 to 10000, and this is a map
+     --> plan.json:3:15
+      |
+    3 |    "retries": {}, "tags": [[1]], "accept_exit_codes": ["0"]}, "b"
+      |               ^
+
+    error[wrong_type]: `tags` takes texts, and this is a list
+     --> plan.json:3:28
+      |
+    3 |    "retries": {}, "tags": [[1]], "accept_exit_codes": ["0"]}, "b"
+      |                            ^
+
+    error[wrong_type]: `accept_exit_codes` takes numbers from 0 to 255, and this is the text "0"
+     --> plan.json:3:56
+      |
+    3 |    "retries": {}, "tags": [[1]], "accept_exit_codes": ["0"]}, "b"
+      |                                                        ^^^
+      = help: without quotes: 0
+
+    error[wrong_type]: a step is a map of fields, and this is the text "b"
+     --> plan.json:3:63
+      |
+    3 |    "retries": {}, "tags": [[1]], "accept_exit_codes": ["0"]}, "b"
+      |                                                               ^^^
+    "#);
+}
+
+#[test]
+fn numbers_have_ranges() {
+    let plan = r#"{"plan_id": "p", "timeout_sec": 0, "globals": {"max_concurrency": 0, "default_timeout_sec": -5}, "steps": [
+  {"id": "a", "command": "x", "retries": -1, "timeout_sec": 1e99, "retry_jitter": 1.5, "retry_delay_sec": -0.1,
+   "accept_exit_codes": [256, 1.5], "ui_hints": {"weight": -1}},
+  {"id": "b", "command": "x", "retries": 1.5, "accept_exit_codes": []}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[out_of_range]: `timeout_sec` takes a number of seconds above 0, and this is 0
+     --> plan.json:1:33
+      |
+    1 | {"plan_id": "p", "timeout_sec": 0, "globals": {"max_concurrency": 0, "default_timeout_sec": -5}, "st …
+      |                                 ^
+
+    error[out_of_range]: `max_concurrency` takes a whole number from 1 to 4096, and this is 0
+     --> plan.json:1:67
+      |
+    1 | … sec": 0, "globals": {"max_concurrency": 0, "default_timeout_sec": -5}, "steps": [
+      |                                           ^
+
+    error[out_of_range]: `default_timeout_sec` takes a number of seconds above 0, and this is -5
+     --> plan.json:1:93
+      |
+    1 | … concurrency": 0, "default_timeout_sec": -5}, "steps": [
+      |                                           ^^
+
+    error[out_of_range]: `retries` takes a whole number from 0 to 10000, and this is -1
+     --> plan.json:2:42
+      |
+    2 | …  {"id": "a", "command": "x", "retries": -1, "timeout_sec": 1e99, "retry_jitter": 1.5, "retry_delay_s …
+      |                                           ^^
+
+    error[out_of_range]: `timeout_sec` takes a number of seconds above 0, and this is 1e99
+     --> plan.json:2:61
+      |
+    2 | … nd": "x", "retries": -1, "timeout_sec": 1e99, "retry_jitter": 1.5, "retry_delay_sec": -0.1,
+      |                                           ^^^^
+
+    error[out_of_range]: `retry_jitter` takes a number from 0 to 1, and this is 1.5
+     --> plan.json:2:83
+      |
+    2 | … 1, "timeout_sec": 1e99, "retry_jitter": 1.5, "retry_delay_sec": -0.1,
+      |                                           ^^^
+
+    error[out_of_range]: `retry_delay_sec` takes a number of seconds from 0, and this is -0.1
+     --> plan.json:2:107
+      |
+    2 | … "retry_jitter": 1.5, "retry_delay_sec": -0.1,
+      |                                           ^^^^
+
+    error[out_of_range]: `256` is no exit code
+     --> plan.json:3:26
+      |
+    3 |    "accept_exit_codes": [256, 1.5], "ui_hints": {"weight": -1}},
+      |                          ^^^
+      = help: exit codes go from 0 to 255
+
+    error[out_of_range]: `1.5` is no exit code
+     --> plan.json:3:31
+      |
+    3 |    "accept_exit_codes": [256, 1.5], "ui_hints": {"weight": -1}},
+      |                               ^^^
+      = help: exit codes go from 0 to 255
+
+    error[out_of_range]: `weight` takes a number from 0, and this is -1
+     --> plan.json:3:60
+      |
+    3 |    "accept_exit_codes": [256, 1.5], "ui_hints": {"weight": -1}},
+      |                                                            ^^
+
+    error[out_of_range]: `retries` takes a whole number from 0 to 10000, and this is 1.5
+     --> plan.json:4:42
+      |
+    4 |   {"id": "b", "command": "x", "retries": 1.5, "accept_exit_codes": []}
+      |                                          ^^^
+
+    error[out_of_range]: `accept_exit_codes` is empty, so the step could never succeed
+     --> plan.json:4:68
+      |
+    4 |   {"id": "b", "command": "x", "retries": 1.5, "accept_exit_codes": []}
+      |                                                                    ^
+      = help: it is [0] when it is left out
+    "#);
+}
+
+#[test]
+fn what_is_required_is_asked_for() {
+    let plan = r#"{"version": "1", "steps": [{"command": "x"}, {"id": "b"}, {"id": "c", "command": null}]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[missing_field]: the plan has no `plan_id`
+     --> plan.json:1:1
+      |
+    1 | {"version": "1", "steps": [{"command": "x"}, {"id": "b"}, {"id": "c", "command": null}]}
+      | ^
+      = help: add `plan_id`: the plan's name: letters, digits, `_`, `-` and `.`
+
+    error[missing_field]: a step has no `id`
+     --> plan.json:1:28
+      |
+    1 | {"version": "1", "steps": [{"command": "x"}, {"id": "b"}, {"id": "c", "command": null}]}
+      |                            ^
+      = help: add `id`: the step's name: a letter or `_`, then letters, digits, `_` and `-`
+
+    error[no_action]: step `b` has neither `command` nor `uses`
+     --> plan.json:1:53
+      |
+    1 | {"version": "1", "steps": [{"command": "x"}, {"id": "b"}, {"id": "c", "command": null}]}
+      |                                                     ^^^
+      = help: add `command: PROGRAM` with `args`, or `uses: ACTION` with `with`
+
+    error[no_action]: step `c` has neither `command` nor `uses`
+     --> plan.json:1:66
+      |
+    1 | {"version": "1", "steps": [{"command": "x"}, {"id": "b"}, {"id": "c", "command": null}]}
+      |                                                                  ^^^
+      = help: add `command: PROGRAM` with `args`, or `uses: ACTION` with `with`
+    "#);
+}
+
+#[test]
+fn a_plan_has_steps() {
+    let plan = r#"{"plan_id": "p", "steps": []}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[no_steps]: the plan has no steps
+     --> plan.json:1:27
+      |
+    1 | {"plan_id": "p", "steps": []}
+      |                           ^
+      = help: add at least one
+    "#);
+}
+
+#[test]
+fn ids_have_a_shape_and_are_there_once() {
+    let plan = r#"{"plan_id": "a b", "steps": [
+  {"id": "a", "command": "x"}, {"id": "1st step", "command": "x"}, {"id": "a", "command": "y"}, {"id": "", "command": "z"}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_id]: `a b` cannot be a plan's name
+     --> plan.json:1:13
+      |
+    1 | {"plan_id": "a b", "steps": [
+      |             ^^^^^
+      = help: take letters, digits, `_`, `-` and `.`, at most 100
+
+    error[bad_id]: `1st step` cannot be a step's id
+     --> plan.json:2:39
+      |
+    2 |   {"id": "a", "command": "x"}, {"id": "1st step", "command": "x"}, {"id": "a", "command": "y"}, {"id …
+      |                                       ^^^^^^^^^^
+      = help: a letter or `_`, then letters, digits, `_` and `-`, such as `_1st_step`
+
+    error[duplicate_id]: two steps have the id `a`
+     --> plan.json:2:75
+      |
+    2 | … d": "1st step", "command": "x"}, {"id": "a", "command": "y"}, {"id": "", "command": "z"}
+      |                                           ^^^
+      = see: the first one (plan.json:2:10)
+      = help: give one of them another id
+
+    error[bad_id]: `` cannot be a step's id
+     --> plan.json:2:104
+      |
+    2 | … "}, {"id": "a", "command": "y"}, {"id": "", "command": "z"}
+      |                                           ^^
+      = help: a letter or `_`, then letters, digits, `_` and `-`, such as `_`
+    "#);
+}
+
+#[test]
+fn dependencies_exist_and_are_others() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "build", "command": "x"},
+  {"id": "test", "command": "x", "depends_on": ["biuld", "test", "build", "build", "nothing-like-it"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[unknown_step]: there is no step `biuld`
+     --> plan.json:3:49
+      |
+    3 | …  "test", "command": "x", "depends_on": ["biuld", "test", "build", "build", "nothing-like-it"]}
+      |                                           ^^^^^^^
+      = help: did you mean `build`?
+
+    error[self_dependency]: step `test` depends on itself
+     --> plan.json:3:58
+      |
+    3 | … "command": "x", "depends_on": ["biuld", "test", "build", "build", "nothing-like-it"]}
+      |                                           ^^^^^^
+      = help: take it out
+
+    warning[no_effect]: `build` is listed twice
+     --> plan.json:3:75
+      |
+    3 | … depends_on": ["biuld", "test", "build", "build", "nothing-like-it"]}
+      |                                           ^^^^^^^
+      = help: take one out
+
+    error[unknown_step]: there is no step `nothing-like-it`
+     --> plan.json:3:84
+      |
+    3 | … n": ["biuld", "test", "build", "build", "nothing-like-it"]}
+      |                                           ^^^^^^^^^^^^^^^^^
+    "#);
+}
+
+#[test]
+fn cycles_are_written_out() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a", "command": "x", "depends_on": ["c"]},
+  {"id": "b", "command": "x", "depends_on": ["a"]},
+  {"id": "c", "command": "x", "depends_on": ["b"]},
+  {"id": "d", "command": "x", "depends_on": ["c", "e"]},
+  {"id": "e", "command": "x", "depends_on": ["d"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[cycle]: these steps wait for each other: a → c → b → a
+     --> plan.json:2:46
+      |
+    2 |   {"id": "a", "command": "x", "depends_on": ["c"]},
+      |                                              ^^^
+      = see: `c` waits for `b` (plan.json:4:46)
+      = see: `b` waits for `a` (plan.json:3:46)
+      = help: take one of these dependencies out
+    "#);
+}
+
+#[test]
+fn what_is_consumed_comes_from_a_step_before() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a", "command": "x", "provides": ["report"]},
+  {"id": "b", "command": "x", "consumes": ["report"]},
+  {"id": "c", "command": "x", "consumes": ["reprot"]},
+  {"id": "d", "command": "x", "consumes": ["own"], "provides": ["own"]},
+  {"id": "e", "command": "x", "depends_on": ["a"]},
+  {"id": "f", "command": "x", "depends_on": ["e"], "consumes": ["report"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[no_path]: `report` comes from `a`, which `b` does not wait for
+     --> plan.json:3:44
+      |
+    3 |   {"id": "b", "command": "x", "consumes": ["report"]},
+      |                                            ^^^^^^^^
+      = help: add `a` to the `depends_on` of `b`
+
+    error[nobody_provides]: nothing provides `reprot`
+     --> plan.json:4:44
+      |
+    4 |   {"id": "c", "command": "x", "consumes": ["reprot"]},
+      |                                            ^^^^^^^^
+      = help: did you mean `report`?
+
+    error[nobody_provides]: only `d` itself provides `own`
+     --> plan.json:5:44
+      |
+    5 |   {"id": "d", "command": "x", "consumes": ["own"], "provides": ["own"]},
+      |                                            ^^^^^
+    "#);
+}
+
+#[test]
+fn words_come_from_a_list() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a", "command": "x", "on_failure": "abbort", "retry_backoff": "linear"}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_choice]: `on_failure` cannot be `abbort`
+     --> plan.json:2:45
+      |
+    2 |   {"id": "a", "command": "x", "on_failure": "abbort", "retry_backoff": "linear"}
+      |                                             ^^^^^^^^
+      = help: did you mean `abort`?
+
+    error[bad_choice]: `retry_backoff` cannot be `linear`
+     --> plan.json:2:72
+      |
+    2 |   {"id": "a", "command": "x", "on_failure": "abbort", "retry_backoff": "linear"}
+      |                                                                        ^^^^^^^^
+      = help: it is fixed, exponential
+    "#);
+}
+
+#[test]
+fn expressions_are_checked_before_anything_runs() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a-b", "command": "x"},
+  {"id": "c", "command": "x", "depends_on": ["a-b"], "condition": "steps.a-b.status == 'failed'"},
+  {"id": "d", "command": "x", "depends_on": ["c"], "condition": "steps.c.status = 'failed'"},
+  {"id": "e", "command": "x", "depends_on": ["c"], "condition": "stesp.c.status == 'failed'"},
+  {"id": "f", "command": "x", "depends_on": ["c"], "condition": "steps.d.status == 'x' || steps.nope.status == 'y'"},
+  {"id": "g", "command": "x", "depends_on": ["c"], "condition": "sise(steps.c.outputs.n) > 1"},
+  {"id": "h", "command": "x", "depends_on": ["c"], "condition": "steps.c.state == 'failed' && steps[vars.X].status == 'a'"},
+  {"id": "i", "command": "x", "depends_on": ["c"], "condition": "${{ true }}"},
+  {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+  {"id": "k", "command": "x", "depends_on": ["c"], "condition": "(1 == 1"},
+  {"id": "l", "command": "x", "depends_on": ["c"], "condition": " "},
+  {"id": "m", "command": "x", "args": ["${{ steps.m.status }}", "a ${{ }} b", "${{ 1 +"], "name": "${{ 1 }}"}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[hyphenated_step]: `steps.a-b` would mean a subtraction, because of the `-`
+     --> plan.json:3:74
+      |
+    3 |   {"id": "c", "command": "x", "depends_on": ["a-b"], "condition": "steps.a-b.status == 'failed'"},
+      |                                                                          ^^^
+      = help: write steps['a-b']
+
+    error[bad_expression]: the expression cannot be read: mismatched input '=' expecting the end
+     --> plan.json:4:81
+      |
+    4 |   {"id": "d", "command": "x", "depends_on": ["c"], "condition": "steps.c.status = 'failed'"},
+      |                                                                                 ^
+      = help: a comparison is `==`
+
+    error[unknown_name]: there is no `stesp`
+     --> plan.json:5:66
+      |
+    5 |   {"id": "e", "command": "x", "depends_on": ["c"], "condition": "stesp.c.status == 'failed'"},
+      |                                                                  ^^^^^
+      = help: did you mean `steps`?
+
+    error[not_a_dependency]: `f` asks for the result of `d` without depending on it
+     --> plan.json:6:72
+      |
+    6 | … depends_on": ["c"], "condition": "steps.d.status == 'x' || steps.nope.status == 'y'"},
+      |                                           ^
+      = help: add `d` to the `depends_on` of `f`
+
+    error[unknown_step]: there is no step `nope`
+     --> plan.json:6:97
+      |
+    6 | … ition": "steps.d.status == 'x' || steps.nope.status == 'y'"},
+      |                                           ^^^^
+
+    error[unknown_function]: there is no function `sise`
+     --> plan.json:7:66
+      |
+    7 |   {"id": "g", "command": "x", "depends_on": ["c"], "condition": "sise(steps.c.outputs.n) > 1"},
+      |                                                                  ^^^^
+      = help: did you mean `size`?
+
+    error[bad_expression]: `steps` must be followed by the id of one step
+     --> plan.json:8:66
+      |
+    8 | … "x", "depends_on": ["c"], "condition": "steps.c.state == 'failed' && steps[vars.X].status == 'a'"},
+      |                                           ^^^^^
+      = help: write steps.ID.status or steps.ID.outputs.NAME
+
+    error[unknown_name]: a step has no `state` to ask for
+     --> plan.json:8:74
+      |
+    8 | … pends_on": ["c"], "condition": "steps.c.state == 'failed' && steps[vars.X].status == 'a'"},
+      |                                           ^^^^^
+      = help: write steps.ID.status or steps.ID.outputs.NAME
+
+    error[bad_expression]: `condition` is an expression already
+     --> plan.json:9:65
+      |
+    9 |   {"id": "i", "command": "x", "depends_on": ["c"], "condition": "${{ true }}"},
+      |                                                                 ^^^^^^^^^^^^^
+      = help: take `${{` and `}}` away
+
+    error[not_available]: `inputs` is not available yet in this version of Baton
+      --> plan.json:10:66
+       |
+    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+       |                                                                  ^^^^^^
+
+    error[unknown_name]: `run` has no `idd`
+      --> plan.json:10:87
+       |
+    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+       |                                                                                       ^^^
+       = help: did you mean `id`?
+
+    error[bad_expression]: a closing bracket is missing at the end
+      --> plan.json:11:72
+       |
+    11 |   {"id": "k", "command": "x", "depends_on": ["c"], "condition": "(1 == 1"},
+       |                                                                        ^
+
+    error[bad_expression]: the expression is empty
+      --> plan.json:12:66
+       |
+    12 |   {"id": "l", "command": "x", "depends_on": ["c"], "condition": " "},
+       |                                                                  ^
+
+    error[not_a_dependency]: step `m` asks for its own result
+      --> plan.json:13:51
+       |
+    13 | … m", "command": "x", "args": ["${{ steps.m.status }}", "a ${{ }} b", "${{ 1 +"], "name": "${{ 1 }}"}
+       |                                           ^
+       = help: an expression is evaluated before the step runs
+
+    error[bad_template]: `${{` has no `}}` after it
+      --> plan.json:13:80
+       |
+    13 | … "${{ steps.m.status }}", "a ${{ }} b", "${{ 1 +"], "name": "${{ 1 }}"}
+       |                                           ^^^^^^^
+       = help: an expression is written ${{ like this }}
+
+    error[expression_not_here]: an expression cannot stand here: this text is settled before the run starts
+      --> plan.json:13:99
+       |
+    13 | …  }}", "a ${{ }} b", "${{ 1 +"], "name": "${{ 1 }}"}
+       |                                           ^^^^^^^^^^
+       = help: expressions stand in `command`, `args`, `cwd`, `env` and `with`
+    "#);
+}
+
+#[test]
+fn fallbacks_follow_rules() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a", "command": "x", "on_failure": "fallback_step", "fallback_step": "nope"},
+  {"id": "b", "command": "x", "on_failure": "fallback_step"},
+  {"id": "c", "command": "x", "fallback_step": "a"},
+  {"id": "d", "command": "x", "on_failure": "fallback_step", "fallback_step": "d"},
+  {"id": "e", "command": "x", "on_failure": "fallback_step", "fallback_step": "f"},
+  {"id": "f", "command": "x"},
+  {"id": "g", "command": "x", "on_failure": "fallback_step", "fallback_step": "f", "depends_on": ["f"]},
+  {"id": "h", "command": "x", "on_failure": "fallback_step", "fallback_step": "i"},
+  {"id": "i", "command": "x", "on_failure": "fallback_step", "fallback_step": "h"}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[unknown_step]: there is no step `nope`
+     --> plan.json:2:79
+      |
+    2 |   {"id": "a", "command": "x", "on_failure": "fallback_step", "fallback_step": "nope"},
+      |                                                                               ^^^^^^
+
+    error[fallback]: step `b` has `on_failure: fallback_step` and no `fallback_step`
+     --> plan.json:3:31
+      |
+    3 |   {"id": "b", "command": "x", "on_failure": "fallback_step"},
+      |                               ^^^^^^^^^^^^
+      = help: add `fallback_step: ID`, or take another `on_failure`
+
+    error[fallback]: step `c` has a `fallback_step` that never runs
+     --> plan.json:4:48
+      |
+    4 |   {"id": "c", "command": "x", "fallback_step": "a"},
+      |                                                ^^^
+      = help: add `on_failure: fallback_step`
+
+    error[fallback]: step `d` is its own fallback
+     --> plan.json:5:79
+      |
+    5 |   {"id": "d", "command": "x", "on_failure": "fallback_step", "fallback_step": "d"},
+      |                                                                               ^^^
+      = help: `retries` runs a step again
+
+    error[fallback]: `f` is already the fallback of `e`
+     --> plan.json:8:79
+      |
+    8 | … ure": "fallback_step", "fallback_step": "f", "depends_on": ["f"]},
+      |                                           ^^^
+      = see: the first one (plan.json:6:79)
+      = help: a fallback belongs to one step; write a second step
+
+    error[fallback]: `f` is a fallback, and nothing can depend on it
+     --> plan.json:8:99
+      |
+    8 | … ", "fallback_step": "f", "depends_on": ["f"]},
+      |                                           ^^^
+      = help: depend on `e`: its dependents go on from its fallback's result
+
+    error[fallback]: fallbacks go round: h → i → h
+      --> plan.json:10:79
+       |
+    10 |   {"id": "i", "command": "x", "on_failure": "fallback_step", "fallback_step": "h"}
+       |                                                                               ^^^
+       = help: the last one needs another `on_failure`
+    "#);
+}
+
+#[test]
+fn a_fallback_cannot_wait_for_what_waits_for_it() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a", "command": "x", "on_failure": "fallback_step", "fallback_step": "f"},
+  {"id": "b", "command": "x", "depends_on": ["a"]},
+  {"id": "f", "command": "x", "depends_on": ["b"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[cycle]: these steps wait for each other: b → f → b
+     --> plan.json:3:10
+      |
+    3 |   {"id": "b", "command": "x", "depends_on": ["a"]},
+      |          ^^^
+      = see: `f` waits for `b` (plan.json:4:46)
+      = help: a fallback waits for its step, and the step's dependents wait for the fallback
+    "#);
+}
+
+#[test]
+fn a_step_does_one_thing() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a", "command": "x", "uses": "git.merge"},
+  {"id": "b", "name": "nothing"},
+  {"id": "c", "command": "x", "with": {"a": 1}},
+  {"id": "d", "uses": "git.merge", "with": {"branch": "b"}, "args": ["x"], "shell": true},
+  {"id": "e", "command": "ls -l"},
+  {"id": "f", "uses": "process"},
+  {"id": "g", "command": " "}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[two_actions]: step `a` has both `command` and `uses`
+     --> plan.json:2:26
+      |
+    2 |   {"id": "a", "command": "x", "uses": "git.merge"},
+      |                          ^^^
+      = see: `uses` (plan.json:2:39)
+      = help: a step does one thing; take one away
+
+    error[no_action]: step `b` has neither `command` nor `uses`
+     --> plan.json:3:10
+      |
+    3 |   {"id": "b", "name": "nothing"},
+      |          ^^^
+      = help: add `command: PROGRAM` with `args`, or `uses: ACTION` with `with`
+
+    error[no_effect]: step `c` has `with`, which belongs to `uses`
+     --> plan.json:4:26
+      |
+    4 |   {"id": "c", "command": "x", "with": {"a": 1}},
+      |                          ^^^
+      = help: a command's arguments are `args`, its variables `env`
+
+    error[no_effect]: step `d` has `args`, which belong to `command`
+     --> plan.json:5:61
+      |
+    5 |   {"id": "d", "uses": "git.merge", "with": {"branch": "b"}, "args": ["x"], "shell": true},
+      |                                                             ^^^^^^
+      = help: an action's input is `with`
+
+    error[no_effect]: step `d` has `shell`, which belongs to `command`
+     --> plan.json:5:76
+      |
+    5 |   {"id": "d", "uses": "git.merge", "with": {"branch": "b"}, "args": ["x"], "shell": true},
+      |                                                                            ^^^^^^^
+
+    warning[command_with_blanks]: `ls -l` is taken for the name of one program
+     --> plan.json:6:26
+      |
+    6 |   {"id": "e", "command": "ls -l"},
+      |                          ^^^^^^^
+      = help: put the arguments into `args`, or add `shell: true`
+
+    error[unknown_action]: `uses: process` is written `command`
+     --> plan.json:7:23
+      |
+    7 |   {"id": "f", "uses": "process"},
+      |                       ^^^^^^^^^
+      = help: write `command: PROGRAM` and `args`
+
+    error[empty_command]: the `command` of step `g` is empty
+     --> plan.json:8:26
+      |
+    8 |   {"id": "g", "command": " "}
+      |                          ^^^
+    "#);
+}
+
+#[test]
+fn the_input_of_an_action_fits_its_schema() {
+    let plan = r#"{"plan_id": "p", "steps": [
+  {"id": "a", "uses": "git.mrge"},
+  {"id": "b", "uses": "git.merge"},
+  {"id": "c", "uses": "git.merge", "with": {"branch": 5, "mode": "fst", "brnch": 1, "paths": ["a", 1], "depth": 1.5}},
+  {"id": "d", "uses": "git.merge", "with": {"branch": "${{ 1 }}", "mode": "${X:-fast}", "depth": "${{ 2 }}"}}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[unknown_action]: there is no action `git.mrge`
+     --> plan.json:2:23
+      |
+    2 |   {"id": "a", "uses": "git.mrge"},
+      |                       ^^^^^^^^^^
+      = help: did you mean `git.merge`?
+
+    error[bad_input]: `with` has no `branch`
+     --> plan.json:3:23
+      |
+    3 |   {"id": "b", "uses": "git.merge"},
+      |                       ^^^^^^^^^^^
+      = help: add `branch`
+
+    error[bad_input]: `with.branch` takes text, and this is the number 5
+     --> plan.json:4:55
+      |
+    4 | … "uses": "git.merge", "with": {"branch": 5, "mode": "fst", "brnch": 1, "paths": ["a", 1], "depth": 1. …
+      |                                           ^
+
+    error[bad_input]: `with.mode` cannot be the text "fst"
+     --> plan.json:4:66
+      |
+    4 | … t.merge", "with": {"branch": 5, "mode": "fst", "brnch": 1, "paths": ["a", 1], "depth": 1.5}},
+      |                                           ^^^^^
+      = help: did you mean `fast`?
+
+    error[bad_input]: `with` takes no `brnch`
+     --> plan.json:4:73
+      |
+    4 | … ", "with": {"branch": 5, "mode": "fst", "brnch": 1, "paths": ["a", 1], "depth": 1.5}},
+      |                                           ^^^^^^^
+      = help: did you mean `branch`?
+
+    error[bad_input]: `with.paths[1]` takes text, and this is the number 1
+     --> plan.json:4:100
+      |
+    4 | … ode": "fst", "brnch": 1, "paths": ["a", 1], "depth": 1.5}},
+      |                                           ^
+
+    error[bad_input]: `with.depth` takes a whole number, and this is the number 1.5
+     --> plan.json:4:113
+      |
+    4 | … "brnch": 1, "paths": ["a", 1], "depth": 1.5}},
+      |                                           ^^^
+    "#);
+}
+
+#[test]
+fn texts_are_checked() {
+    let plan = r#"{"plan_id": "p", "vars": {"A": "a", "b-c": "x"}, "steps": [
+  {"id": "a", "command": "x", "args": ["${secret.TOKEN}", "${}", "${A", "${a.b}", "${vars.A}", "${ A }", "${A:=b}"]},
+  {"id": "b", "command": "echo ${{ 1 }} ${secret.X}", "shell": true},
+  {"id": "c", "command": "x", "env": {"A=B": "x", "OK": "${{ 1 }}"}, "locks": [" "]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_name]: `b-c` cannot be a variable's name
+     --> plan.json:1:37
+      |
+    1 | {"plan_id": "p", "vars": {"A": "a", "b-c": "x"}, "steps": [
+      |                                     ^^^^^
+      = help: a letter or `_`, then letters, digits and `_`
+
+    error[not_available]: `${secret.TOKEN}`: secrets are not available yet in this version of Baton
+     --> plan.json:2:41
+      |
+    2 |   {"id": "a", "command": "x", "args": ["${secret.TOKEN}", "${}", "${A", "${a.b}", "${vars.A}", "${ A …
+      |                                         ^^^^^^^^^^^^^^^
+      = help: let the step read it from its environment or from a file
+
+    error[bad_template]: `${}` is neither ${NAME} nor ${NAME:-default}
+     --> plan.json:2:60
+      |
+    2 | … and": "x", "args": ["${secret.TOKEN}", "${}", "${A", "${a.b}", "${vars.A}", "${ A }", "${A:=b}"]},
+      |                                           ^^^
+      = help: for a literal `${` write `$${`
+
+    error[bad_template]: `${` has no `}` after it
+     --> plan.json:2:67
+      |
+    2 | … x", "args": ["${secret.TOKEN}", "${}", "${A", "${a.b}", "${vars.A}", "${ A }", "${A:=b}"]},
+      |                                           ^^^
+      = help: for a literal `${` write `$${`
+
+    error[bad_template]: `${a.b}` is neither ${NAME} nor ${NAME:-default}
+     --> plan.json:2:74
+      |
+    2 | … gs": ["${secret.TOKEN}", "${}", "${A", "${a.b}", "${vars.A}", "${ A }", "${A:=b}"]},
+      |                                           ^^^^^^
+      = help: an expression stands in double braces: ${{ a.b }}
+
+    error[bad_template]: `${vars.A}` is neither ${NAME} nor ${NAME:-default}
+     --> plan.json:2:84
+      |
+    2 | … ecret.TOKEN}", "${}", "${A", "${a.b}", "${vars.A}", "${ A }", "${A:=b}"]},
+      |                                           ^^^^^^^^^
+      = help: write ${A}
+
+    error[bad_template]: `${ A }` is neither ${NAME} nor ${NAME:-default}
+     --> plan.json:2:97
+      |
+    2 | … , "${}", "${A", "${a.b}", "${vars.A}", "${ A }", "${A:=b}"]},
+      |                                           ^^^^^^
+      = help: take the blanks out
+
+    error[bad_template]: `${A:=b}` is neither ${NAME} nor ${NAME:-default}
+     --> plan.json:2:107
+      |
+    2 | … ${A", "${a.b}", "${vars.A}", "${ A }", "${A:=b}"]},
+      |                                           ^^^^^^^
+      = help: for a literal `${` write `$${`
+
+    error[expression_in_script]: an expression in a shell script would turn a value into code
+     --> plan.json:3:32
+      |
+    3 |   {"id": "b", "command": "echo ${{ 1 }} ${secret.X}", "shell": true},
+      |                                ^^^
+      = help: put it into `env`, as NAME: ${{ … }}, and write "$NAME" in the script
+
+    error[not_available]: secrets are not available yet in this version of Baton
+     --> plan.json:3:41
+      |
+    3 |   {"id": "b", "command": "echo ${{ 1 }} ${secret.X}", "shell": true},
+      |                                         ^^^^^^^^^
+
+    error[bad_name]: `A=B` cannot be the name of an environment variable
+     --> plan.json:4:39
+      |
+    4 |   {"id": "c", "command": "x", "env": {"A=B": "x", "OK": "${{ 1 }}"}, "locks": [" "]}
+      |                                       ^^^^^
+
+    error[bad_name]: a lock needs a name
+     --> plan.json:4:80
+      |
+    4 |   {"id": "c", "command": "x", "env": {"A=B": "x", "OK": "${{ 1 }}"}, "locks": [" "]}
+      |                                                                                ^^^
+    "#);
+}
+
+#[test]
+fn undefined_variables_are_all_listed_with_their_places() {
+    let plan = r#"{"plan_id": "p", "vars": {"BRANCH": "main", "URL": "x${HOST}", "L": "${M}", "M": "${L}"}, "steps": [
+  {"id": "a", "command": "x", "args": ["${BRNCH}", "${OTHER}", "${OTHER:-fine}"]},
+  {"id": "b", "command": "x", "cwd": "${OTHER}", "condition": "vars.MORE == 'x' && has(vars.FINE)", "comand": 1}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[undefined_variable]: the variable `HOST` has no value
+     --> plan.json:1:52
+      |
+    1 | {"plan_id": "p", "vars": {"BRANCH": "main", "URL": "x${HOST}", "L": "${M}", "M": "${L}"}, "steps": [
+      |                                                    ^^^^^^^^^^
+      = help: give it with --var HOST=…, a default under `vars`, or ${HOST:-default}
+
+    error[variable_cycle]: variables go round: L → M → L
+     --> plan.json:1:82
+      |
+    1 | {"plan_id": "p", "vars": {"BRANCH": "main", "URL": "x${HOST}", "L": "${M}", "M": "${L}"}, "steps": [
+      |                                                                                  ^^^^^^
+
+    error[undefined_variable]: the variable `BRNCH` has no value
+     --> plan.json:2:40
+      |
+    2 |   {"id": "a", "command": "x", "args": ["${BRNCH}", "${OTHER}", "${OTHER:-fine}"]},
+      |                                        ^^^^^^^^^^
+      = help: did you mean `BRANCH`? Else give it with --var BRNCH=…, a default under `vars`, or ${BRNCH:-default}
+
+    error[undefined_variable]: the variable `OTHER` has no value, and 2 places need it
+     --> plan.json:2:52
+      |
+    2 |   {"id": "a", "command": "x", "args": ["${BRNCH}", "${OTHER}", "${OTHER:-fine}"]},
+      |                                                    ^^^^^^^^^^
+      = see: here too (plan.json:3:38)
+      = help: give it with --var OTHER=…, a default under `vars`, or ${OTHER:-default}
+
+    error[undefined_variable]: the variable `MORE` has no value
+     --> plan.json:3:63
+      |
+    3 | … ": "x", "cwd": "${OTHER}", "condition": "vars.MORE == 'x' && has(vars.FINE)", "comand": 1}
+      |                                           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      = help: give it with --var MORE=…, a default under `vars`, or ${MORE:-default}
+
+    error[unknown_field]: a step has no field `comand`
+     --> plan.json:3:101
+      |
+    3 | … : "vars.MORE == 'x' && has(vars.FINE)", "comand": 1}
+      |                                           ^^^^^^^^
+      = help: did you mean `command`?
+    "#);
+}
+
+#[test]
+fn keys_stand_once() {
+    let plan =
+        r#"{"plan_id": "p", "plan_id": "q", "steps": [{"id": "a", "command": "x", "env": {"A": "1", "A": "2"}}]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[duplicate_key]: `plan_id` is given twice
+     --> plan.json:1:18
+      |
+    1 | {"plan_id": "p", "plan_id": "q", "steps": [{"id": "a", "command": "x", "env": {"A": "1", "A": "2"}}] …
+      |                  ^^^^^^^^^
+      = see: first given here (plan.json:1:2)
+      = help: keep one of them
+
+    error[duplicate_key]: `A` is given twice
+     --> plan.json:1:90
+      |
+    1 | …  "a", "command": "x", "env": {"A": "1", "A": "2"}}]}
+      |                                           ^^^
+      = see: first given here (plan.json:1:80)
+      = help: keep one of them
+    "#);
+}
+
+#[test]
+fn yaml_not_a_plan_at_all() {
+    insta::assert_snapshot!(report_yaml("- a\n"), @r#"
+    error[wrong_type]: a plan is a map of fields, and this is a list
+     --> plan.yaml:1:1
+      |
+    1 | - a
+      | ^
+      = help: a plan begins with `plan_id: NAME` and `steps:`
+    "#);
+}
+
+#[test]
+fn yaml_an_empty_text() {
+    insta::assert_snapshot!(report_yaml("# nothing\n"), @r#"
+    error[empty_plan]: there is no plan in this text
+     --> plan.yaml:2:1
+      |
+    2 | 
+      | ^
+      = help: a plan has `plan_id` and `steps`; `baton init` writes one to start from
+    "#);
+}
+
+#[test]
+fn yaml_tabs_for_indentation() {
+    insta::assert_snapshot!(report_yaml("plan_id: p\nsteps:\n\t- id: a\n"), @r#"
+    error[yaml_syntax]: this is not YAML: tabs disallowed within this context (block indentation)
+     --> plan.yaml:3:2
+      |
+    3 |  - id: a
+      |  ^
+      = help: look at the indentation, at quotes and brackets that do not end, at the line before
+    "#);
+}
+
+#[test]
+fn yaml_a_quote_without_end() {
+    insta::assert_snapshot!(report_yaml("plan_id: 'p\nsteps: []\n"), @r#"
+    error[wrong_type]: `plan_id` takes a name, and this is the end
+     --> plan.yaml:1:1
+      |
+    1 | plan_id: 'p
+      | ^
+
+    error[yaml_syntax]: this is not YAML: invalid indentation in quoted scalar
+     --> plan.yaml:1:10
+      |
+    1 | plan_id: 'p
+      |          ^
+      = help: look at the indentation, at quotes and brackets that do not end, at the line before
+    "#);
+}
+
+#[test]
+fn yaml_anchors_tags_and_merge_keys() {
+    insta::assert_snapshot!(report_yaml("plan_id: p\nmetadata: &m {a: !x 1}\nlabels: *m\nsteps:\n- <<: *m\n"), @r#"
+    error[yaml_anchor]: anchors (`&name`) and aliases (`*name`) are not taken
+     --> plan.yaml:2:11
+      |
+    2 | metadata: &m {a: !x 1}
+      |           ^^^^
+      = help: write the value out where it is needed; `vars` can hold what repeats
+
+    error[yaml_tag]: tags (`!name`) are not taken
+     --> plan.yaml:2:18
+      |
+    2 | metadata: &m {a: !x 1}
+      |                  ^^^^
+      = help: take the tag away; text that looks like a number stands in quotes
+
+    error[yaml_anchor]: anchors (`&name`) and aliases (`*name`) are not taken
+     --> plan.yaml:3:9
+      |
+    3 | labels: *m
+      |         ^^
+      = help: write the value out where it is needed; `vars` can hold what repeats
+
+    error[yaml_merge]: merge keys (`<<`) are not part of YAML 1.2
+     --> plan.yaml:5:3
+      |
+    5 | - <<: *m
+      |   ^^
+      = help: write the fields out; `globals` holds what all steps share
+    "#);
+}
+
+#[test]
+fn yaml_two_documents() {
+    insta::assert_snapshot!(report_yaml("plan_id: p\nsteps: [{id: a, command: x}]\n---\nplan_id: q\n"), @r#"
+    error[yaml_documents]: a second document begins here
+     --> plan.yaml:3:1
+      |
+    3 | ---
+      | ^^^
+      = help: a plan is one document; put the other one into its own file
+    "#);
+}
+
+#[test]
+fn yaml_booleans_of_old() {
+    insta::assert_snapshot!(report_yaml("plan_id: p\nsteps:\n- id: a\n  command: x\n  shell: yes\n  critical: off\n"), @r#"
+    error[wrong_type]: `shell` takes true or false, and this is the text "yes"
+     --> plan.yaml:5:10
+      |
+    5 |   shell: yes
+      |          ^^^
+      = help: in YAML 1.2 that is text; write `true`
+
+    error[wrong_type]: `critical` takes true or false, and this is the text "off"
+     --> plan.yaml:6:13
+      |
+    6 |   critical: off
+      |             ^^^
+      = help: in YAML 1.2 that is text; write `false`
+    "#);
+}
+
+#[test]
+fn yaml_a_script_in_a_block() {
+    insta::assert_snapshot!(report_yaml("plan_id: p\nsteps:\n- id: a\n  shell: true\n  command: |\n    echo\n    echo ${{ steps.b.status }}\n"), @r#"
+    error[expression_in_script]: an expression in a shell script would turn a value into code
+     --> plan.yaml:6:5
+      |
+    6 |     echo
+      |     ^^^^
+      = help: put it into `env`, as NAME: ${{ … }}, and write "$NAME" in the script
+    "#);
+}
+
+#[test]
+fn yaml_a_place_after_other_alphabets() {
+    insta::assert_snapshot!(report_yaml("plan_id: p\ndescription: 'ünïcödé ${X} 漢字 ${Y'\nsteps: [{id: a, command: x, 名: y}]\n"), @r#"
+    error[undefined_variable]: the variable `X` has no value
+     --> plan.yaml:2:14
+      |
+    2 | description: 'ünïcödé ${X} 漢字 ${Y'
+      |              ^^^^^^^^^^^^^^^^^^^^^
+      = help: give it with --var X=…, a default under `vars`, or ${X:-default}
+
+    error[bad_template]: `${` has no `}` after it
+     --> plan.yaml:2:31
+      |
+    2 | description: 'ünïcödé ${X} 漢字 ${Y'
+      |                               ^^^
+      = help: for a literal `${` write `$${`
+
+    error[unknown_field]: a step has no field `名`
+     --> plan.yaml:3:29
+      |
+    3 | steps: [{id: a, command: x, 名: y}]
+      |                             ^
+    "#);
+}
+
+#[test]
+fn yaml_keys_that_are_no_text() {
+    insta::assert_snapshot!(report_yaml("plan_id: p\n? [a]\n: b\n"), @r#"
+    error[yaml_key]: a list or a map cannot be a key here
+     --> plan.yaml:2:3
+      |
+    2 | ? [a]
+      |   ^
+      = help: text that begins with `[` or `{` stands in quotes
+    "#);
+}
+
+#[test]
+fn json_a_comma_too_many() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": "p",}"#), @r#"
+    error[json_syntax]: found `}` where a key in double quotes should be
+     --> plan.json:1:17
+      |
+    1 | {"plan_id": "p",}
+      |                 ^
+      = help: take out the comma before it
+    "#);
+}
+
+#[test]
+fn json_a_comment() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": "p" // name
+}"#), @r#"
+    error[json_syntax]: found `/` where `,` or `}` should be
+     --> plan.json:1:17
+      |
+    1 | {"plan_id": "p" // name
+      |                 ^
+      = help: JSON has no comments; take it out, or write the plan as YAML
+    "#);
+}
+
+#[test]
+fn json_a_text_without_end() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": "p
+}"#), @r#"
+    error[wrong_type]: `plan_id` takes a name, and this is the end
+     --> plan.json:1:1
+      |
+    1 | {"plan_id": "p
+      | ^
+
+    error[json_syntax]: this text has no end
+     --> plan.json:1:13
+      |
+    1 | {"plan_id": "p
+      |             ^^
+      = help: a closing `"` is missing; a line break inside is written \n
+    "#);
+}
+
+#[test]
+fn json_half_a_pair() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": "\ud800"}"#), @r#"
+    error[wrong_type]: `plan_id` takes a name, and this is the end
+     --> plan.json:1:1
+      |
+    1 | {"plan_id": "\ud800"}
+      | ^
+
+    error[json_syntax]: this is half of a surrogate pair, and no character
+     --> plan.json:1:14
+      |
+    1 | {"plan_id": "\ud800"}
+      |              ^^^^^^
+    "#);
+}
+
+#[test]
+fn json_a_strange_escape() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": "\q"}"#), @r#"
+    error[wrong_type]: `plan_id` takes a name, and this is the end
+     --> plan.json:1:1
+      |
+    1 | {"plan_id": "\q"}
+      | ^
+
+    error[json_syntax]: `\` begins an escape that JSON does not have
+     --> plan.json:1:14
+      |
+    1 | {"plan_id": "\q"}
+      |              ^
+      = help: a backslash itself is written \\
+    "#);
+}
+
+#[test]
+fn json_single_quotes() {
+    insta::assert_snapshot!(report_json(r#"{'plan_id': 'p'}"#), @r#"
+    error[json_syntax]: found `\'` where a key in double quotes should be
+     --> plan.json:1:2
+      |
+    1 | {'plan_id': 'p'}
+      |  ^
+      = help: JSON text stands in double quotes
+    "#);
+}
+
+#[test]
+fn json_words_of_python() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": None}"#), @r#"
+    error[wrong_type]: `plan_id` takes a name, and this is the end
+     --> plan.json:1:1
+      |
+    1 | {"plan_id": None}
+      | ^
+
+    error[json_syntax]: `None` is no JSON value
+     --> plan.json:1:13
+      |
+    1 | {"plan_id": None}
+      |             ^^^^
+      = help: write `null`
+    "#);
+}
+
+#[test]
+fn json_more_after_the_end() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": "p", "steps": [{"id": "a", "command": "x"}]} x"#), @r#"
+    error[json_syntax]: found `x` where the end of the text should be
+     --> plan.json:1:58
+      |
+    1 | {"plan_id": "p", "steps": [{"id": "a", "command": "x"}]} x
+      |                                                          ^
+    "#);
+}
+
+#[test]
+fn json_a_number_with_a_zero() {
+    insta::assert_snapshot!(report_json(r#"{"timeout_sec": 01}"#), @r#"
+    error[wrong_type]: `timeout_sec` takes a number of seconds above 0, and this is the end
+     --> plan.json:1:1
+      |
+    1 | {"timeout_sec": 01}
+      | ^
+
+    error[json_syntax]: `01` is no JSON number
+     --> plan.json:1:17
+      |
+    1 | {"timeout_sec": 01}
+      |                 ^^
+      = help: a number does not begin with 0
+    "#);
+}
+
+#[test]
+fn json_cut_off() {
+    insta::assert_snapshot!(report_json(r#"{"plan_id": "p", "steps": ["#), @r#"
+    error[json_syntax]: the text ends where a value should be
+     --> plan.json:1:28
+      |
+    1 | {"plan_id": "p", "steps": [
+      |                            ^
+      = help: is a closing bracket missing, or was the file cut off?
+    "#);
+}
+
+#[test]
+fn only_so_many_problems_are_told() {
+    let steps: Vec<Value> = (0..500).map(|at| json!({"id": format!("s{at}"), "command": "x", "wrong": 1})).collect();
+    let source = Source::new("plan.json", json!({"plan_id": "p", "steps": steps}).to_string());
+    let problems = told(&source, &Options::default());
+    assert_eq!(problems.len(), MAX_PROBLEMS + 1);
+    assert_eq!(problems[MAX_PROBLEMS].message, "400 more problems are not shown; mend these first");
+}
+
+#[test]
+fn a_value_that_nothing_uses_is_a_warning() {
+    let source = Source::new("plan.yaml", "plan_id: p\nvars: {BRANCH: main}\nsteps: [{id: a, command: x}]\n");
+    let options = Options { vars: BTreeMap::from([("BRNCH".into(), "x".into())]), ..Options::default() };
+    let loaded = load(&source, &catalog(), &options);
+    assert!(loaded.compiled.is_some());
+    insta::assert_snapshot!(render_all(&loaded.problems, &source, false), @r#"
+    warning[unused_variable]: the plan has no variable `BRNCH`, so its value is not used
+      = help: did you mean `BRANCH`?
+    "#);
+}
+
+#[test]
+fn a_long_line_is_cut_around_the_place() {
+    let steps: Vec<Value> = (0..50).map(|at| json!({"id": format!("s{at}"), "command": "x"})).collect();
+    let text = json!({"plan_id": "p", "steps": steps}).to_string().replace("\"s25\"", "\"s 25\"");
+    insta::assert_snapshot!(report_json(&text), @r#"
+    error[bad_id]: `s 25` cannot be a step's id
+     --> plan.json:1:710
+      |
+    1 | … nd":"x","id":"s24"},{"command":"x","id":"s 25"},{"command":"x","id":"s26"},{"command":"x","id":"s27" …
+      |                                           ^^^^^^
+      = help: a letter or `_`, then letters, digits, `_` and `-`, such as `s_25`
+    "#);
+}
+
+#[test]
+fn problems_are_data_too() {
+    let source = Source::new("plan.yaml", "plan_id: p\nsteps:\n- id: a\n  comand: x\n");
+    let problems = told(&source, &Options::default());
+    let first = problems.iter().find(|problem| problem.code == "unknown_field").expect("it is told");
+    insta::assert_snapshot!(first.to_json(&source), @r#"{"code":"unknown_field","column":3,"end_column":9,"end_line":4,"file":"plan.yaml","hint":"did you mean `command`?","line":4,"message":"a step has no field `comand`","severity":"error"}"#);
+}
