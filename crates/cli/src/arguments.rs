@@ -212,9 +212,14 @@ fn refuse(error: &clap::Error, face: &mut Face) -> Answer {
     let plain = error.render().to_string();
     let (message, rest) = plain.split_once("\n\n").unwrap_or((&plain, ""));
     let message = message.trim_start_matches("error: ").trim().to_owned();
-    let rest: Vec<&str> = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let failure = Failure::new("usage", EXIT_USAGE, message);
-    Err(if rest.is_empty() { failure } else { failure.hint(rest.join("\n        ").replace("tip: ", "")) })
+    let tips: Vec<&str> = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
+    let usage = rest.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
+    let hint = match (tips.is_empty(), usage) {
+        (false, _) => tips.join("; "),
+        (true, Some(usage)) => format!("use it so: {usage}"),
+        (true, None) => "`baton --help` shows the commands, `baton COMMAND --help` its arguments".to_owned(),
+    };
+    Err(Failure::new("usage", EXIT_USAGE, message).hint(hint))
 }
 
 fn perform(matches: &ArgMatches, face: &mut Face) -> Answer {

@@ -1,0 +1,421 @@
+//! Whole sessions with the real program, as a person would have them.
+
+mod support;
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::Value;
+use support::{Place, finish, steady};
+
+/// Steps that wait for a file, so that a test decides when they go on.
+const HELD: &str = r#"
+plan_id: held
+globals: {max_concurrency: 2}
+steps:
+  - {id: first, shell: true, command: "echo once >> first.txt"}
+  - id: hold
+    depends_on: [first]
+    shell: true
+    command: |
+      echo holding
+      until [ -e gate ]; do sleep 0.02; done
+      echo through
+  - {id: last, depends_on: [hold], command: echo, args: [done]}
+"#;
+
+#[test]
+fn a_wrong_plan_is_mended_from_the_messages_alone() {
+    let place = Place::new();
+    let wrong = "plan_id: demo\nsteps:\n  - id: build\n    comand: echo\n    args: [built]\n  - id: test\n    \
+                 command: echo\n    args: [\"${TARGT}\"]\n    depends_on: [biuld]\nvars: {TARGET: local}\n";
+    place.write("plan.yaml", wrong);
+    let told = place.baton("run plan.yaml");
+    assert_eq!(told.exit, 2);
+    // All at once, each with its place and what was meant.
+    for words in ["plan.yaml:4:5", "`command`", "plan.yaml:9:18", "`build`", "plan.yaml:8", "`TARGET`"] {
+        assert!(told.stderr.contains(words), "{words}: {}", told.stderr);
+    }
+    assert!(told.stderr.contains("error[bad_plan]"), "{}", told.stderr);
+    assert!(!place.file(".baton").exists(), "nothing ran, so nothing is kept");
+    let right = wrong.replace("comand", "command").replace("TARGT", "TARGET").replace("biuld", "build");
+    place.write("plan.yaml", &right);
+    assert_eq!(place.baton("check plan.yaml").stdout, "plan.yaml: in order (demo with 2 steps)\n");
+    let ran = place.baton("run plan.yaml");
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.stdout.contains("[test] local"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_failure_leads_to_its_log_its_reason_and_a_retry() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        r#"
+plan_id: release
+steps:
+  - {id: fetch, shell: true, command: "echo fetched; echo count >> fetches"}
+  - {id: build, shell: true, command: "echo compiling; cat source", depends_on: [fetch], retries: 1}
+  - {id: lint, shell: true, command: "echo untidy; exit 3", depends_on: [fetch], on_failure: continue}
+  - {id: publish, command: echo, args: [published], depends_on: [build]}
+"#,
+    );
+    let ran = place.baton("run plan.yaml");
+    assert_eq!(ran.exit, 1);
+    let summary = &ran.stdout[ran.stdout.find("✗ run 1 release failed").unwrap()..];
+    insta::assert_snapshot!(steady(summary, &place), @"
+    ✗ run 1 release failed after <t>: 1 succeeded, 1 failed, 2 canceled
+      stopped: step `build` failed and its policy is `abort`
+
+    ✗ build: exit code 1 (attempt 2 of 2, <t>)
+      | compiling
+      | cat: source: No such file or directory
+      look further: baton logs 1 build
+
+    run again what did not succeed: baton retry 1
+    ");
+    assert_eq!(place.baton("logs 1 build --attempt 2").stdout.lines().next(), Some("compiling"));
+    let why = place.baton("why publish");
+    insta::assert_snapshot!(why.stdout, @"
+    publish: canceled: step `build` failed and its policy is `abort`
+      build: failed
+    ");
+
+    place.write("source", "int main;\n");
+    let again = place.baton("retry 1");
+    assert_eq!(again.exit, 0, "{again:?}");
+    assert!(again.stdout.contains("[build] int main;") && again.stdout.contains("[publish] published"));
+    assert_eq!(fs::read_to_string(place.file("fetches")).unwrap(), "count\n", "what succeeded is kept");
+    assert_eq!(place.json("status 2")["retry_of"], 1);
+    let refused = place.baton("resume 1");
+    assert_eq!(refused.exit, 3);
+    assert!(refused.stderr.contains("baton retry 1"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_killed_run_is_told_of_everywhere_and_goes_on() {
+    let place = Place::new();
+    place.write("plan.yaml", HELD);
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[hold] holding");
+    assert_eq!(place.json("status")["status"], "running");
+    run.kill();
+
+    let runs = place.baton("runs");
+    assert!(runs.stdout.contains("abandoned"), "{}", runs.stdout);
+    assert!(runs.stderr.contains("note: run 1 (held) was abandoned"), "{}", runs.stderr);
+    assert!(runs.stderr.contains("go on with: baton resume 1"), "{}", runs.stderr);
+    assert_eq!(place.baton("retry 1").exit, 3, "it is not over");
+    assert!(place.baton("why last").stdout.contains("baton resume 1"));
+    let json = place.baton("runs --output json");
+    assert!(serde_json::from_str::<Value>(&json.stdout).is_ok(), "the remark is not among the data");
+
+    place.write("gate", "");
+    let resumed = place.baton("resume");
+    assert_eq!(resumed.exit, 0, "{resumed:?}");
+    assert!(resumed.stdout.contains("run 1 goes on: 1 step was in flight"), "{}", resumed.stdout);
+    assert!(resumed.stdout.contains("[last] done"), "{}", resumed.stdout);
+    assert_eq!(fs::read_to_string(place.file("first.txt")).unwrap(), "once\n", "nothing finished is repeated");
+    assert_eq!(place.baton("resume").stdout, "no run is abandoned: there is nothing to resume\n");
+}
+
+#[test]
+fn a_run_that_is_asked_to_go_leaves_itself_resumable() {
+    let place = Place::new();
+    place.write("plan.yaml", HELD);
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[hold] holding");
+    run.signal("TERM");
+    let left = run.end();
+    assert_eq!(left.exit, 4, "{left:?}");
+    assert!(left.stdout.contains("go on where it was left: baton resume 1"), "{}", left.stdout);
+    // Its owner is gone in an orderly way; cancelling needs no other one.
+    let canceled = place.baton("cancel 1");
+    assert_eq!(canceled.exit, 0, "{canceled:?}");
+    assert_eq!(place.json("status 1")["status"], "canceled");
+}
+
+#[test]
+fn a_run_is_canceled_from_elsewhere_while_somebody_follows_it() {
+    let place = Place::new();
+    place.write("plan.yaml", HELD);
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[hold] holding");
+    let mut logs = place.start("logs --follow");
+    logs.wait_for("[hold] holding");
+    let mut events = place.start("events --follow --output json");
+    events.wait_for("step_started");
+    let canceled = place.baton("cancel 1");
+    assert_eq!(canceled.exit, 0, "{canceled:?}");
+    let ended = run.end();
+    assert_eq!(ended.exit, 130, "{ended:?}");
+    assert!(ended.stdout.contains("canceled by ada"), "{}", ended.stdout);
+    assert_eq!(logs.end().exit, 0);
+    let events = events.end();
+    assert_eq!(events.exit, 0);
+    let last: Value = serde_json::from_str(events.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["kind"], &last["status"]), (&"run_completed".into(), &"canceled".into()));
+    assert_eq!(place.baton("cancel 1").exit, 3, "it is over");
+}
+
+#[test]
+fn two_runs_meet_at_a_lock() {
+    let place = Place::new();
+    place.write("one.yaml", &format!("{HELD}locks: [release]\n"));
+    place.write("two.yaml", "plan_id: two\nlocks: [release]\nsteps:\n  - {id: go, command: echo, args: [went]}\n");
+    let mut one = place.start("run one.yaml");
+    one.wait_for("[hold] holding");
+    let mut two = place.start("run two.yaml");
+    two.wait_for("waits for lock `release`: run 1");
+    let locks = place.baton("locks").stdout;
+    assert!(locks.contains("release  held    run 1") && locks.contains("release  wanted  run 2"), "{locks}");
+    let why = place.baton("why 2 go").stdout;
+    assert!(why.contains("lock `release`, which run 1"), "{why}");
+    place.write("gate", "");
+    assert_eq!(one.end().exit, 0);
+    let two = two.end();
+    assert_eq!(two.exit, 0, "{two:?}");
+    assert_eq!(place.baton("locks").stdout, "no locks are held or wanted\n");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_no_run() {
+    let place = Place::new();
+    place.write("plan.yaml", HELD);
+    let mut child = place.command("run plan.yaml").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    drop(child.stderr.take());
+    place.write("gate", "");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.json("status")["status"], "succeeded");
+}
+
+#[test]
+fn a_plan_comes_from_standard_input() {
+    let place = Place::new();
+    let yaml = place.baton_with_input("run -", "plan_id: piped\nsteps: [{id: a, command: echo, args: [hi]}]\n");
+    assert!(yaml.exit == 0 && yaml.stdout.contains("[a] hi"), "{yaml:?}");
+    let json = place.baton_with_input("run -", r#"{"plan_id": "piped", "steps": [{"id": "a", "command": "true"}]}"#);
+    assert_eq!(json.exit, 0, "{json:?}");
+    let wrong = place.baton_with_input("run -", "[");
+    assert!(wrong.exit == 2 && wrong.stderr.contains("-:1:"), "{wrong:?}");
+}
+
+#[test]
+fn colours_are_used_only_where_they_are_wanted() {
+    let place = Place::new();
+    place.write("plan.yaml", "plan_id: p\nsteps: [{id: a, command: 'false'}]\n");
+    let has_color = |text: &str| text.contains("\x1b[");
+    assert!(!has_color(&place.baton("run plan.yaml").stdout), "a pipe is no terminal");
+    assert!(has_color(&place.baton("run plan.yaml --color always").stdout));
+    assert!(!has_color(&place.baton("run plan.yaml --color never").stdout));
+    let asked = finish(place.command("status --color always").env("NO_COLOR", "1"));
+    assert!(has_color(&asked.stdout), "what is asked for goes before the environment");
+    assert!(has_color(&place.baton("check nowhere.yaml --color=always").stderr));
+}
+
+#[test]
+fn every_answer_has_a_json_form() {
+    let place = Place::new();
+    place.write("plan.yaml", "plan_id: p\nsteps:\n- {id: a, command: echo, args: [x]}\n- {id: b, command: 'false'}\n");
+    let ran = place.baton("run plan.yaml --output json");
+    assert_eq!(ran.exit, 1);
+    let kinds: Vec<String> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["kind"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(kinds.first().map(String::as_str), Some("run_created"));
+    assert_eq!(kinds.last().map(String::as_str), Some("run_completed"));
+    let from_log = place.baton("events --output json").stdout;
+    assert_eq!(from_log, ran.stdout, "what is shown as it happens is what the log says");
+    assert_eq!(fs::read_to_string(place.file(".baton/runs/1/events.jsonl")).unwrap().lines().count(), kinds.len());
+
+    assert_eq!(place.json("check plan.yaml")["ok"], true);
+    assert_eq!(place.json("graph plan.yaml")["steps"][1]["step"], "b");
+    assert_eq!(place.json("schema")["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(place.json("runs")[0]["status"], "failed");
+    assert_eq!(place.json("status 1")["steps"][1]["cause"], "exit code 1");
+    assert_eq!(place.json("logs 1 a")["line"], "x");
+    assert_eq!(place.json("why 1 b")["steps"][0]["status"], "failed");
+    assert_eq!(place.json("locks")["held"], serde_json::json!([]));
+    assert_eq!(place.json("doctor")["healthy"], true);
+    assert_eq!(place.json("resume")["resumed"], serde_json::json!([]));
+    assert_eq!(place.json("backup copy")["runs"], 1);
+    assert_eq!(place.json("restore copy")["runs"], 1);
+    assert_eq!(place.json("gc --keep-days 0 --dry-run")["runs"], serde_json::json!([1]));
+    assert_eq!(place.json("run plan.yaml --dry-run")["steps"][0]["invocation"]["with"]["args"][0], "x");
+    assert_eq!(place.json("init first.yaml")["written"], "first.yaml");
+    assert_eq!(place.json("man pages")["written"].as_array().unwrap().len(), 21);
+
+    for (arguments, code, exit) in [
+        ("run nowhere.yaml", "plan_unreadable", 2),
+        ("status 77", "no_such_run", 2),
+        ("cancel 1", "illegal_operation", 3),
+        ("init first.yaml", "file_exists", 3),
+        ("logs 1 c", "unknown_step", 2),
+        ("rnu plan.yaml", "usage", 2),
+        ("run plan.yaml --only c", "bad_plan", 2),
+    ] {
+        let refused = place.baton(&format!("{arguments} --output json"));
+        let error: Value = serde_json::from_str(&refused.stderr).unwrap_or_else(|_| panic!("{arguments}: {refused:?}"));
+        assert_eq!(error["error"]["code"], code, "{arguments}");
+        assert!(error["error"]["hint"].is_string(), "{arguments}: {error}");
+        assert_eq!((refused.exit, &error["error"]["exit_code"]), (exit, &exit.into()), "{arguments}");
+        assert_eq!(refused.stdout, "", "{arguments}");
+    }
+}
+
+#[test]
+fn a_dry_run_shows_what_would_run_and_leaves_no_trace() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        r#"
+plan_id: deploy
+vars: {TARGET: staging, NOTE: "it's new"}
+globals: {max_concurrency: 3, env: {STAGE: "${TARGET}"}}
+steps:
+  - {id: fetch, command: git, args: [fetch, "origin/${TARGET}"], cwd: sources, retries: 2, retry_delay_sec: 5}
+  - {id: note, command: echo, args: ["${NOTE}", ""], depends_on: [fetch]}
+  - id: deploy
+    command: ./deploy
+    args: ["${{ steps.fetch.outputs.commit }}"]
+    depends_on: [fetch]
+    condition: vars.TARGET != 'none'
+    locks: ["deploy_${TARGET}"]
+    timeout_sec: 90
+"#,
+    );
+    let shown = place.baton("run plan.yaml --dry-run --var TARGET=live --from fetch --to deploy");
+    assert_eq!(shown.exit, 0, "{shown:?}");
+    insta::assert_snapshot!(shown.stdout, @r"
+    deploy: would run 2 of 3 steps, at most 3 at once; nothing was run
+      NOTE='it'\''s new'
+      TARGET=live
+
+    fetch
+      runs      git fetch origin/live
+      in        sources
+      env       STAGE=live
+      retries   2 retries, 5.0s between
+      timeout   30m 00s
+
+    note: outside the slice, does not run
+
+    deploy
+      runs      ./deploy '${{ steps.fetch.outputs.commit }}'
+      env       STAGE=live
+      after     fetch
+      if        vars.TARGET != 'none'
+      holds     deploy_live
+      timeout   1m 30s
+    ");
+    assert!(!place.file(".baton").exists());
+}
+
+#[test]
+fn a_slice_runs_alone_with_the_outputs_of_an_earlier_run() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        r#"
+plan_id: sliced
+steps:
+  - {id: make, shell: true, command: 'echo "name=cake" >> "$BATON_OUTPUT"'}
+  - {id: use, command: echo, args: ["${{ steps.make.outputs.name }}"], depends_on: [make], tags: [late]}
+"#,
+    );
+    assert_eq!(place.baton("run plan.yaml").exit, 0);
+    let refused = place.baton("run plan.yaml --only use");
+    assert_eq!(refused.exit, 2);
+    assert!(refused.stderr.contains("--outputs-from"), "{}", refused.stderr);
+    let sliced = place.baton("run plan.yaml --tag late --outputs-from 1");
+    assert_eq!(sliced.exit, 0, "{sliced:?}");
+    assert!(sliced.stdout.contains("[use] cake") && sliced.stdout.contains("1 succeeded, 1 kept"), "{sliced:?}");
+}
+
+#[test]
+fn a_second_submit_with_the_same_key_is_the_same_run() {
+    let place = Place::new();
+    place.write("plan.yaml", "plan_id: p\nsteps: [{id: a, shell: true, command: 'echo x >> ran'}]\n");
+    for _ in 0..2 {
+        let ran = place.baton("run plan.yaml --idempotency-key monday --label day=monday");
+        assert_eq!(ran.exit, 0, "{ran:?}");
+    }
+    assert_eq!(fs::read_to_string(place.file("ran")).unwrap(), "x\n");
+    assert_eq!(place.json("runs --label day=monday").as_array().unwrap().len(), 1);
+    assert_eq!(place.json("runs --label day=tuesday"), serde_json::json!([]));
+}
+
+#[test]
+fn the_first_plan_is_written_once_and_runs() {
+    let place = Place::new();
+    assert_eq!(place.baton("init").exit, 0);
+    assert_eq!(place.baton("init").exit, 3);
+    assert_eq!(place.baton("check plan.yaml --strict").exit, 0);
+    let ran = place.baton("run plan.yaml --var NAME=Ada");
+    assert!(ran.exit == 0 && ran.stdout.contains("[tell] Ada has 3 letters"), "{ran:?}");
+    assert!(ran.stdout.contains("- marvel skipped: its condition is false"), "{ran:?}");
+}
+
+#[test]
+fn logs_are_exact_where_that_is_asked_for() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        r#"
+plan_id: p
+steps:
+  - {id: odd, shell: true, command: 'printf "a\001\033[2J\377b\nlast"'}
+  - {id: many, shell: true, command: 'i=0; while [ $i -lt 3000 ]; do echo "line $i"; i=$((i+1)); done'}
+"#,
+    );
+    assert_eq!(place.baton("run plan.yaml --quiet").stdout, "");
+    let raw = place.command("logs 1 odd --raw").output().unwrap().stdout;
+    assert_eq!(raw, b"a\x01\x1b[2J\xffb\nlast");
+    assert_eq!(place.baton("logs many --tail 2").stdout, "line 2998\nline 2999\n");
+    let all = place.baton("logs 1 many").stdout;
+    assert_eq!((all.lines().count(), all.lines().last()), (3000, Some("line 2999")));
+    let both = place.baton("logs").stdout;
+    assert!(both.contains("[many] line 0\n") && both.contains("[odd] last\n"));
+}
+
+#[test]
+fn a_terminal_sees_the_run_move_and_nothing_that_steps_print_acts_on_it() {
+    let place = Place::new();
+    let Ok(help) = std::process::Command::new("script").arg("--version").output() else {
+        eprintln!("SKIPPED: script(1), which makes a terminal, is not installed");
+        return;
+    };
+    assert!(help.status.success());
+    place.write(
+        "plan.yaml",
+        "plan_id: p\nsteps: [{id: a, shell: true, command: \"printf '\\\\033]0;evil\\\\007seen\\\\n'; sleep 0.3; exit 1\"}]\n",
+    );
+    let baton = env!("CARGO_BIN_EXE_baton");
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &format!("{baton} run plan.yaml"), "/dev/null"]).current_dir(place.path());
+    command.env("TERM", "xterm").env("LANG", "C.UTF-8").env_remove("NO_COLOR").stdin(Stdio::null());
+    let done = finish(&mut command);
+    assert_eq!(done.exit, 1, "{done:?}");
+    assert!(!done.stdout.contains("\x1b]0;evil"), "{done:?}");
+    assert!(done.stdout.contains("\\x1b]0;evil\\x07seen"), "{done:?}");
+    assert!(done.stdout.contains("running") && done.stdout.contains("0 of 1 steps"), "{done:?}");
+    assert!(done.stdout.contains("run 1 p failed"), "{done:?}");
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.baton(&format!("completions {shell}")).stdout;
+        assert!(script.contains("idempotency-key") && script.contains("outputs-from"), "{shell}");
+    }
+    assert_eq!(place.baton("man man1").exit, 0);
+    for name in ["baton", "baton-run", "baton-why", "baton-completions"] {
+        assert!(fs::read_to_string(place.file(&format!("man1/{name}.1"))).unwrap().contains(".TH"), "{name}");
+    }
+    assert!(place.baton("man").stdout.contains("baton"));
+    assert!(!place.baton("--help").stdout.contains("action"), "what is not for people is not shown");
+}
