@@ -1,8 +1,10 @@
 //! What follows from an input, and what follows from a state: the rules of a run, and all of them.
 
+use std::collections::BTreeMap;
+
 use crate::action::{AttemptEnd, ExitCause};
 use crate::event::{AttemptStop, EventKind, SkipReason, StopReason};
-use crate::graph::Backoff;
+use crate::graph::{Backoff, LockRequest};
 use crate::lock::{Holder, LockTable};
 use crate::state::{Deadline, Phase, RunState, StepStatus};
 use crate::{Epoch, Event, Invocation, Millis, RunStatus, StepIndex, Time};
@@ -256,23 +258,22 @@ impl RunState {
         if !self.has_plan_locks {
             return None;
         }
+        let first = self.ready.first().copied();
         let mut free = self.free_slots();
-        // The slot of a step that comes earlier in the plan and could have its locks is kept for it.
-        if free > 0
-            && let Some(&step) = self.ready_for_locks.first()
-            && self.ready.first().is_none_or(|first| step < *first)
-            && let Some(request) = self.graph.locks(step)
-            && locks.blocker(&self.holder(Some(step)), &request.names).is_none()
-        {
-            free -= 1;
+        // The slots of steps that come earlier in the plan and could have their locks are kept for them.
+        for &step in self.ready_for_locks.values().filter_map(|steps| steps.first()) {
+            if first.is_none_or(|first| step < first)
+                && let Some(request) = self.graph.locks(step)
+                && locks.blocker(&self.holder(Some(step)), &request.names).is_none()
+            {
+                free = free.saturating_sub(1);
+            }
         }
         if free == 0 {
             return None;
         }
         let due = self.retrying.range(..=(now, StepIndex(u32::MAX)));
-        due.map(|(_, step)| *step)
-            .find(|step| self.graph.locks(*step).is_none())
-            .or_else(|| self.ready.first().copied())
+        due.map(|(_, step)| *step).find(|step| self.graph.locks(*step).is_none()).or(first)
     }
 
     fn start_events(&self, step: StepIndex, evaluate: &dyn Evaluate, events: &mut Vec<EventKind>) {
@@ -374,8 +375,13 @@ impl RunState {
     }
 
     fn lock_deadlines(&self, locks: &LockTable) -> impl Iterator<Item = Time> {
-        self.lock_candidates(Time(i64::MAX))
-            .filter_map(|(holder, request)| Some(locks.is_waiting(&holder)?.since + request.wait_timeout?))
+        locks.waiting_in(self.run).filter_map(|holder| {
+            let request = match &holder.step {
+                Some(step) => self.graph.locks(self.graph.find(step)?)?,
+                None => self.graph.plan_locks(),
+            };
+            Some(locks.is_waiting(holder)?.since + request.wait_timeout?)
+        })
     }
 
     /// The name under which the run, or a step of it, holds locks.
@@ -384,39 +390,71 @@ impl RunState {
     }
 
     /// Whatever would start if it had its locks, in the order in which it may have them.
-    fn lock_candidates(&self, now: Time) -> impl Iterator<Item = (Holder, &crate::graph::LockRequest)> {
-        let wanted = matches!(self.phase, Phase::Created | Phase::Running) && !self.has_plan_locks;
-        let plan = wanted && !self.graph.plan_locks().names.is_empty();
-        let plan = plan.then(|| (self.holder(None), self.graph.plan_locks()));
-        let due = self.retrying.range(..=(now, StepIndex(u32::MAX))).map(|(_, step)| *step);
-        let steps = due
-            .chain(self.ready_for_locks.iter().copied())
-            .filter_map(|step| self.graph.locks(step).map(|request| (self.holder(Some(step)), request)));
-        plan.into_iter().chain(steps.filter(|_| matches!(self.phase, Phase::Running) && self.has_plan_locks))
+    ///
+    /// Of steps that want the same locks only one is among them: the one in line, or else the first in the plan. So a
+    /// run has one place in line for each set of locks, and runs take turns.
+    fn lock_candidates(&self, now: Time, locks: &LockTable) -> Vec<(Holder, &LockRequest)> {
+        let mut candidates = Vec::new();
+        if !self.has_plan_locks {
+            let wanted = matches!(self.phase, Phase::Created | Phase::Running);
+            if wanted && !self.graph.plan_locks().names.is_empty() {
+                candidates.push((self.holder(None), self.graph.plan_locks()));
+            }
+            return candidates;
+        }
+        if !matches!(self.phase, Phase::Running) {
+            return candidates;
+        }
+        let mut add = |step: StepIndex| {
+            candidates.extend(self.graph.locks(step).map(|request| (self.holder(Some(step)), request)));
+        };
+        self.retrying.range(..=(now, StepIndex(u32::MAX))).for_each(|(_, step)| add(*step));
+        if self.ready_for_locks.is_empty() {
+            return candidates;
+        }
+        let mut firsts: BTreeMap<u32, StepIndex> =
+            self.ready_for_locks.iter().filter_map(|(request, steps)| Some((*request, *steps.first()?))).collect();
+        for step in locks.waiting_in(self.run).filter_map(|holder| self.graph.find(holder.step.as_deref()?)) {
+            if let Some(request) = self.graph.lock_request(step)
+                && self.ready_for_locks.get(&request).is_some_and(|steps| steps.contains(&step))
+            {
+                firsts.insert(request, step);
+            }
+        }
+        let mut firsts: Vec<StepIndex> = firsts.into_values().collect();
+        firsts.sort_unstable();
+        firsts.into_iter().for_each(add);
+        candidates
     }
 
     /// Whether the run, or a step of it that could start otherwise, wants locks.
     pub fn wants_locks(&self) -> bool {
-        self.lock_candidates(Time(i64::MAX)).next().is_some()
+        if !matches!(self.phase, Phase::Created | Phase::Running) {
+            return false;
+        }
+        if !self.has_plan_locks {
+            return !self.graph.plan_locks().names.is_empty();
+        }
+        !self.ready_for_locks.is_empty() || self.retrying.iter().any(|(_, step)| self.graph.locks(*step).is_some())
     }
 
     /// What the run wants of the shared locks next; `None`: nothing now. The caller commits the answer, applies it to
     /// both states, and asks again.
     pub fn next_lock_move(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable) -> Option<LockMove> {
+        let candidates = self.lock_candidates(now, locks);
         // Whoever waits for long enough gives up, whether or not others wait before it or a slot is free.
-        for (holder, request) in self.lock_candidates(now) {
-            let Some(waiting) = locks.is_waiting(&holder) else { continue };
+        for (holder, request) in &candidates {
+            let Some(waiting) = locks.is_waiting(holder) else { continue };
             let Some(limit) = request.wait_timeout else { continue };
-            if waiting.since + limit <= now && locks.blocker(&holder, &request.names).is_some() {
-                return Some(LockMove::Fail(self.give_up_lock(&holder, limit, locks, now)));
+            if waiting.since + limit <= now && locks.blocker(holder, &request.names).is_some() {
+                return Some(LockMove::Fail(self.give_up_lock(holder, limit, locks, now)));
             }
         }
         if self.free_slots() == 0 {
             return None;
         }
-        let free =
-            locks.first_free(self.run, self.lock_candidates(now).map(|(holder, request)| (holder, &request.names[..])));
-        if let Some((holder, names)) = free {
+        let wants = candidates.iter().map(|(holder, request)| (holder, &request.names[..]));
+        if let Some((holder, names)) = locks.first_free(self.run, wants) {
             let mut events = Vec::new();
             match holder.step.as_deref().and_then(|step| self.graph.find(step)) {
                 None => events.push(EventKind::RunStarted),
@@ -425,9 +463,9 @@ impl RunState {
             if let [EventKind::StepFailed { .. }, ..] = events[..] {
                 return Some(LockMove::Fail(events));
             }
-            return Some(LockMove::Grant { holder, names: names.to_vec(), events });
+            return Some(LockMove::Grant { holder: holder.clone(), names: names.to_vec(), events });
         }
-        let (holder, request) = self.lock_candidates(now).find(|(holder, _)| locks.is_waiting(holder).is_none())?;
+        let (holder, request) = candidates.into_iter().find(|(holder, _)| locks.is_waiting(holder).is_none())?;
         Some(LockMove::Request { holder, names: request.names.clone() })
     }
 

@@ -107,7 +107,7 @@ impl Default for Policy {
 }
 
 /// Names of locks and how long to wait for them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct LockRequest {
     /// The locks, sorted, without doubles; all are taken at once.
     pub names: Vec<String>,
@@ -161,7 +161,9 @@ pub struct Graph {
     dependents: Edges,
     fallbacks: BTreeMap<StepIndex, StepIndex>,
     originals: BTreeMap<StepIndex, StepIndex>,
-    locks: BTreeMap<StepIndex, LockRequest>,
+    /// Steps that want the same share one request.
+    locks: BTreeMap<StepIndex, u32>,
+    lock_requests: Vec<LockRequest>,
     plan_locks: LockRequest,
     max_concurrency: u32,
     timeout: Option<Millis>,
@@ -255,12 +257,21 @@ impl GraphBuilder {
                 *slot += 1;
             }
         }
-        // What the run holds as a whole, its steps need not ask for: they would wait for their own run for ever.
-        for (step, request) in &mut self.locks {
+        let mut locks = BTreeMap::new();
+        let mut requests: BTreeMap<LockRequest, u32> = BTreeMap::new();
+        for (step, mut request) in self.locks {
+            // What the run holds as a whole, its steps need not ask for: they would wait for their own run for ever.
             request.names.retain(|name| !self.plan_locks.names.contains(name));
             if request.names.is_empty() {
                 self.flags[step.at()] &= !HAS_LOCKS;
+            } else {
+                let next = requests.len() as u32;
+                locks.insert(step, *requests.entry(request).or_insert(next));
             }
+        }
+        let mut lock_requests = vec![LockRequest::default(); requests.len()];
+        for (request, at) in requests {
+            lock_requests[at as usize] = request;
         }
         let mut originals = BTreeMap::new();
         for (original, fallback) in &self.fallbacks {
@@ -288,7 +299,8 @@ impl GraphBuilder {
             dependents: Edges { starts, targets },
             fallbacks: self.fallbacks,
             originals,
-            locks: self.locks,
+            locks,
+            lock_requests,
             plan_locks: self.plan_locks,
             max_concurrency: self.max_concurrency.max(1),
             timeout: self.timeout,
@@ -354,7 +366,12 @@ impl Graph {
 
     /// The locks that the step holds while an attempt runs.
     pub fn locks(&self, step: StepIndex) -> Option<&LockRequest> {
-        if self.flags[step.at()] & HAS_LOCKS == 0 { None } else { self.locks.get(&step) }
+        self.lock_request(step).map(|request| &self.lock_requests[request as usize])
+    }
+
+    /// The number of the request for its locks that the step shares with all that want the same.
+    pub(crate) fn lock_request(&self, step: StepIndex) -> Option<u32> {
+        if self.flags[step.at()] & HAS_LOCKS == 0 { None } else { self.locks.get(&step).copied() }
     }
 
     /// The locks that the run holds from its start to its end.

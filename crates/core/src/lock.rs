@@ -182,9 +182,9 @@ impl LockTable {
     pub fn first_free<'a>(
         &self,
         run: RunId,
-        wants: impl Iterator<Item = (Holder, &'a [String])>,
-    ) -> Option<(Holder, &'a [String])> {
-        let mut wants: BTreeMap<Holder, (usize, &'a [String])> =
+        wants: impl Iterator<Item = (&'a Holder, &'a [String])>,
+    ) -> Option<(&'a Holder, &'a [String])> {
+        let mut wants: BTreeMap<&'a Holder, (usize, &'a [String])> =
             wants.enumerate().map(|(order, (holder, names))| (holder, (order, names))).collect();
         if wants.is_empty() {
             return None;
@@ -200,10 +200,10 @@ impl LockTable {
         let mut passed = Passed::by(self, run);
         for waiting in self.line.values() {
             let free = is_free(&claimed, &waiting.holder, &waiting.names);
-            if let Some((_, names)) = wants.remove(&waiting.holder)
+            if let Some((holder, (_, names))) = wants.remove_entry(&waiting.holder)
                 && free
             {
-                return Some((waiting.holder.clone(), names));
+                return Some((holder, names));
             }
             if !passed.takes(waiting) {
                 claimed.extend(waiting.names.iter().map(String::as_str));

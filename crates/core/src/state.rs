@@ -159,7 +159,7 @@ pub struct RunState {
     /// Waiting for nothing but a slot.
     pub(crate) ready: BTreeSet<StepIndex>,
     /// Waiting for nothing but a slot and locks.
-    pub(crate) ready_for_locks: BTreeSet<StepIndex>,
+    pub(crate) ready_for_locks: BTreeMap<u32, BTreeSet<StepIndex>>,
     pub(crate) to_judge: BTreeSet<StepIndex>,
     pub(crate) to_skip: BTreeMap<StepIndex, SkipReason>,
     pub(crate) running: BTreeMap<StepIndex, Running>,
@@ -202,7 +202,7 @@ impl RunState {
             unsettled: graph.steps().map(|step| graph.dependencies(step).len() as u32).collect(),
             counts,
             ready: BTreeSet::new(),
-            ready_for_locks: BTreeSet::new(),
+            ready_for_locks: BTreeMap::new(),
             to_judge: BTreeSet::new(),
             to_skip: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -305,8 +305,7 @@ impl RunState {
                 self.finish(*step, StepStatus::Canceled);
             }
             EventKind::StepRetry { step, due, .. } => {
-                self.ready.remove(step);
-                self.ready_for_locks.remove(step);
+                self.unready(*step);
                 self.set(*step, StepStatus::Retrying);
                 self.retrying.insert((*due, *step));
                 self.retry_due.insert(*step, *due);
@@ -347,9 +346,7 @@ impl RunState {
     }
 
     fn start(&mut self, step: StepIndex, attempt: u32, at: Time) {
-        if !self.ready.remove(&step) {
-            self.ready_for_locks.remove(&step);
-        }
+        self.unready(step);
         if let Some(due) = self.retry_due.remove(&step) {
             self.retrying.remove(&(due, step));
         }
@@ -373,8 +370,7 @@ impl RunState {
 
     /// Takes the step out of every set of things to do.
     fn forget_plans_for(&mut self, step: StepIndex) {
-        self.ready.remove(&step);
-        self.ready_for_locks.remove(&step);
+        self.unready(step);
         self.to_judge.remove(&step);
         self.to_skip.remove(&step);
         if let Some(due) = self.retry_due.remove(&step) {
@@ -485,10 +481,23 @@ impl RunState {
     }
 
     fn make_ready(&mut self, step: StepIndex) {
-        if self.graph.locks(step).is_some() {
-            self.ready_for_locks.insert(step);
-        } else {
-            self.ready.insert(step);
+        match self.graph.lock_request(step) {
+            Some(request) => self.ready_for_locks.entry(request).or_default().insert(step),
+            None => self.ready.insert(step),
+        };
+    }
+
+    fn unready(&mut self, step: StepIndex) {
+        if self.ready.remove(&step) || self.ready_for_locks.is_empty() {
+            return;
+        }
+        if let Some(request) = self.graph.lock_request(step)
+            && let Some(steps) = self.ready_for_locks.get_mut(&request)
+        {
+            steps.remove(&step);
+            if steps.is_empty() {
+                self.ready_for_locks.remove(&request);
+            }
         }
     }
 

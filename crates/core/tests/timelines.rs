@@ -1535,12 +1535,12 @@ fn locks_are_first_come_first_served() {
     0s    one has lock tree
     0s    one#1 starts
     0s    two waits for lock tree
-    0s    three waits for lock tree
     0s    why three? lock tree: step `one` of run 1 has it since 0s
     1s    one#1 succeeded
     1s    one lets its locks go
     1s    two has lock tree
     1s    two#1 starts
+    1s    three waits for lock tree
     2s    two#1 succeeded
     2s    two lets its locks go
     2s    three has lock tree
@@ -1579,6 +1579,80 @@ fn locks_are_taken_all_at_once() {
     4s    one#1 succeeded
     4s    one lets its locks go
     4s    run succeeded
+    ");
+}
+
+#[test]
+fn a_slot_is_kept_for_an_earlier_step_that_can_have_its_locks() {
+    assert_snapshot!(timeline(
+        "plan concurrency=2
+        one locks=tree
+        two locks=index
+        three
+        four",
+        "
+        0s start
+        1s one ends
+        2s two ends
+        3s three ends
+        4s four ends
+        "
+    ), @"
+    0s    run started
+    0s    one has lock tree
+    0s    one#1 starts
+    0s    two has lock index
+    0s    two#1 starts
+    1s    one#1 succeeded
+    1s    one lets its locks go
+    1s    three#1 starts
+    2s    two#1 succeeded
+    2s    two lets its locks go
+    2s    four#1 starts
+    3s    three#1 succeeded
+    4s    four#1 succeeded
+    4s    run succeeded
+    ");
+}
+
+/// Only `two` is in line when the rival comes, so runs take turns.
+#[test]
+fn a_run_has_one_place_in_line_for_each_set_of_locks() {
+    assert_snapshot!(timeline(
+        "one locks=tree
+        two locks=tree
+        three locks=tree",
+        "
+        0s start
+        1s rival waits for tree
+        2s one ends
+        3s two ends
+        3s why three
+        3s rival takes tree
+        4s rival lets go
+        5s three ends
+        "
+    ), @"
+    0s    run started
+    0s    one has lock tree
+    0s    one#1 starts
+    0s    two waits for lock tree
+    1s    rival waits for lock tree
+    2s    one#1 succeeded
+    2s    one lets its locks go
+    2s    two has lock tree
+    2s    two#1 starts
+    2s    three waits for lock tree
+    3s    two#1 succeeded
+    3s    two lets its locks go
+    3s    why three? lock tree: run 99 came first
+    3s    rival has lock tree
+    4s    rival lets its locks go
+    4s    three has lock tree
+    4s    three#1 starts
+    5s    three#1 succeeded
+    5s    three lets its locks go
+    5s    run succeeded
     ");
 }
 

@@ -486,6 +486,21 @@ impl Watch {
                 let chain = state.why(step, now, table, true);
                 ensure!(!chain.is_empty(), "nobody knows why {step:?} is {}", status.word());
                 ensure!(!chain.contains(&Blocker::Nothing), "nothing is in the way of {step:?}: {chain:?}");
+                let is_due = status == StepStatus::Waiting || seen.due.is_some_and(|due| due <= now);
+                let request = self.graph.locks(step);
+                let is_held = request.is_some_and(|request| locks.is_blocked(&self.holder(Some(step)), &request.names));
+                if self.stage == Stage::Running
+                    && self.has_plan_locks
+                    && is_due
+                    && self.may_go(step)
+                    && !seen.owes_retry
+                {
+                    let named = matches!(
+                        (&chain[0], is_held),
+                        (Blocker::Lock { .. }, true) | (Blocker::Concurrency { .. }, false)
+                    );
+                    ensure!(status == StepStatus::Running || named, "not what is in the way of {step:?}: {chain:?}");
+                }
             }
         }
         Ok(())
@@ -522,7 +537,10 @@ impl Watch {
                 let holder = self.holder(Some(step));
                 if locks.is_blocked(&holder, &request.names) {
                     progress = true;
-                    ensure!(!free || locks.waits(&holder), "{step:?} wants locks and does not stand in line");
+                    // One of those that want the same stands in line for all of them.
+                    let mut others = self.graph.steps().filter(|other| self.graph.locks(*other) == Some(request));
+                    let waits = others.any(|other| locks.waits(&self.holder(Some(other))));
+                    ensure!(!free || waits, "{step:?} wants locks and does not stand in line");
                     continue;
                 }
             }
