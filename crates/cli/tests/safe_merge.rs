@@ -333,6 +333,42 @@ fn of_two_safe_merges_at_once_one_waits_and_names_the_other() {
     assert_eq!(world.remote_file("a"), "decided");
 }
 
+#[test]
+fn the_manual_names_every_variable_step_action_and_field() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = fs::read_to_string(root.join("docs/safe-merge.md")).expect("the page is there");
+    let plan = fs::read_to_string(root.join("plans/safe-merge/plan.yaml")).expect("the plan is there");
+    let (_, rest) = plan.split_once("\nvars:\n").expect("variables");
+    let (variables, _) = rest.split_once("\nlocks:").expect("locks come next");
+    let names = variables.lines().filter_map(|line| line.trim().trim_start_matches("# ").split_once(':'));
+    let names: Vec<&str> = names
+        .map(|(name, _)| name)
+        .filter(|name| name.bytes().all(|byte| b"_ABCDEFGHIJKLMNOPQRSTUVWXYZ".contains(&byte)))
+        .collect();
+    assert!(names.len() > 10 && names.contains(&"BRANCH"), "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("\n| `{name}` |")), "{name} has no row");
+    }
+    for step in STEPS {
+        assert!(page.contains(&format!("\n| `{step}` | `git.")), "{step} has no row");
+    }
+    for action in baton_actions::catalog().iter().filter(|action| action.kind.starts_with("git.")) {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", action.kind)));
+        let inputs = row.expect("a row for each action").split('|').nth(2).expect("a column of inputs");
+        let schema = (action.schema)();
+        let required = schema["required"].as_array().expect("a list");
+        let wanted = |name: &String| match required.contains(&Value::from(name.as_str())) {
+            true => format!("**`{name}`**"),
+            false => format!("`{name}`"),
+        };
+        let mut wanted: Vec<String> = schema["properties"].as_object().expect("fields").keys().map(wanted).collect();
+        let mut named: Vec<&str> = inputs.split(',').map(str::trim).collect();
+        named.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(named, wanted, "{}", action.kind);
+    }
+}
+
 /// A `git` before the real one on `PATH` that counts its calls in each step and kills the driver of the run with
 /// SIGKILL at the one that is asked for, before or after the real git has done its work.
 struct Killer {

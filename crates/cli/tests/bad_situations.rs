@@ -1,0 +1,305 @@
+//! What can be wrong with a machine, in one table: what the command says, with which code, and which next step.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::Place;
+
+const PLAN: &str = "plan_id: p\nsteps: [{id: a, command: echo, args: [hi]}]\n";
+
+/// One bad situation.
+struct Situation {
+    name: &'static str,
+    /// Makes it; answers with what is to be run, or why it cannot be made here.
+    make: fn(&Place) -> Result<String, String>,
+    code: &'static str,
+    exit: i32,
+    /// What the message must name: the thing, and the next step.
+    names: &'static [&'static str],
+}
+
+const TABLE: &[Situation] = &[
+    Situation {
+        name: "the disk is full",
+        make: |place| {
+            let disk = small_disk(place)?;
+            fill(&disk);
+            Ok(format!("run plan.yaml --data-dir {}", disk.join(".baton").display()))
+        },
+        code: "disk_full",
+        exit: 3,
+        names: &["disk/.baton", "free some space"],
+    },
+    Situation {
+        name: "the data directory cannot be made",
+        make: |place| {
+            place.write("file", "");
+            Ok("run plan.yaml --data-dir file/.baton".to_owned())
+        },
+        code: "store_unwritable",
+        exit: 3,
+        names: &["file/.baton", "--data-dir"],
+    },
+    Situation {
+        name: "the data directory is read-only",
+        make: |place| {
+            let disk = small_disk(place)?;
+            mount(&["-o", "remount,ro", &disk.display().to_string()])?;
+            Ok(format!("run plan.yaml --data-dir {}", disk.join(".baton").display()))
+        },
+        code: "store_unwritable",
+        exit: 3,
+        names: &["disk/.baton", "--data-dir"],
+    },
+    Situation {
+        name: "there is no data directory",
+        make: |_| Ok("status --data-dir nowhere".to_owned()),
+        code: "no_store",
+        exit: 3,
+        names: &["nowhere", "baton run"],
+    },
+    Situation {
+        name: "the database is no database",
+        make: |place| {
+            a_run(place);
+            fs::write(place.file(".baton/baton.db"), [b'x'; 8192]).unwrap();
+            // What is in the write-ahead log would mend it.
+            fs::remove_file(place.file(".baton/baton.db-wal")).unwrap();
+            Ok("status".to_owned())
+        },
+        code: "damaged_database",
+        exit: 3,
+        names: &["baton.db", "baton restore"],
+    },
+    Situation {
+        name: "the database is somebody else's",
+        make: |place| {
+            a_run(place);
+            sql(place, "PRAGMA application_id = 1");
+            Ok("run plan.yaml".to_owned())
+        },
+        code: "foreign_database",
+        exit: 3,
+        names: &["baton.db", "--data-dir"],
+    },
+    Situation {
+        name: "the database is of a newer Baton",
+        make: |place| {
+            a_run(place);
+            sql(place, "PRAGMA user_version = 999");
+            Ok("run plan.yaml".to_owned())
+        },
+        code: "newer_schema",
+        exit: 3,
+        names: &["999", "newer"],
+    },
+    Situation {
+        name: "an event was changed",
+        make: |place| {
+            a_run(place);
+            sql(place, "UPDATE event SET payload = replace(payload, 'hi', 'ho')");
+            Ok("status 1".to_owned())
+        },
+        code: "damaged_log",
+        exit: 3,
+        names: &["run 1", "baton doctor"],
+    },
+    Situation {
+        name: "the doctor finds it too",
+        make: |place| {
+            a_run(place);
+            sql(place, "UPDATE event SET payload = replace(payload, 'hi', 'ho')");
+            Ok("doctor".to_owned())
+        },
+        code: "unhealthy",
+        exit: 3,
+        names: &["baton restore"],
+    },
+    Situation {
+        name: "a backup is not whole",
+        make: |place| {
+            a_run(place);
+            assert_eq!(place.baton("backup copy").exit, 0);
+            let database = place.file("copy/baton.db");
+            let mut bytes = fs::read(&database).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xff;
+            fs::write(&database, bytes).unwrap();
+            Ok("restore copy".to_owned())
+        },
+        code: "damaged_file",
+        exit: 3,
+        names: &["copy"],
+    },
+    Situation {
+        name: "a run that is over is to go on",
+        make: |place| {
+            a_run(place);
+            Ok("resume 1".to_owned())
+        },
+        code: "illegal_operation",
+        exit: 3,
+        names: &["run 1", "baton retry 1"],
+    },
+];
+
+fn a_run(place: &Place) {
+    let ran = place.baton("run plan.yaml");
+    assert_eq!(ran.exit, 0, "{ran:?}");
+}
+
+fn sql(place: &Place, statement: &str) {
+    let database = rusqlite::Connection::open(place.file(".baton/baton.db")).unwrap();
+    // Triggers guard the log against this; whoever means harm drops them first.
+    let triggers: Vec<String> = database
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    for trigger in triggers {
+        database.execute_batch(&format!("DROP TRIGGER \"{trigger}\"")).unwrap();
+    }
+    database.execute_batch(statement).unwrap();
+}
+
+/// A disk of its own, small; only root may mount one. It goes with the mount namespace or with [`Mounted`].
+fn small_disk(place: &Place) -> Result<std::path::PathBuf, String> {
+    let disk = place.file("disk");
+    fs::create_dir_all(&disk).unwrap();
+    mount(&["-t", "tmpfs", "-o", "size=40m", "tmpfs", &disk.display().to_string()])?;
+    Ok(disk)
+}
+
+fn mount(arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("mount").args(arguments).output().map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+}
+
+fn fill(disk: &Path) {
+    let mut size = 1 << 20;
+    let mut number = 0;
+    while size > 0 {
+        match fs::write(disk.join(format!("filler{number}")), vec![0u8; size]) {
+            Ok(()) => number += 1,
+            Err(_) => size /= 2,
+        }
+    }
+}
+
+/// Takes a disk away again, whatever became of the test.
+struct Mounted<'a>(&'a Place);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let disk = self.0.file("disk");
+        if disk.exists() {
+            // Where nothing was mounted there is nothing to take away.
+            let _ = Command::new("umount").arg("-l").arg(disk).output();
+        }
+    }
+}
+
+#[test]
+fn every_bad_situation_has_its_cause_its_codes_and_its_next_step() {
+    let mut skipped = Vec::new();
+    for situation in TABLE {
+        let place = Place::new();
+        let _mounted = Mounted(&place);
+        place.write("plan.yaml", PLAN);
+        let name = situation.name;
+        let arguments = match (situation.make)(&place) {
+            Ok(arguments) => arguments,
+            Err(reason) => {
+                skipped.push(format!("{name}: {reason}"));
+                continue;
+            }
+        };
+        let told = place.baton(&format!("{arguments} --output json"));
+        let last = told.stderr.lines().last().unwrap_or_default();
+        let error: Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{name}: {told:?}"));
+        assert_eq!(error["error"]["code"], situation.code, "{name}: {told:?}");
+        assert_eq!(told.exit, situation.exit, "{name}: {told:?}");
+        for words in situation.names {
+            assert!(last.contains(words), "{name}: `{words}` is not in {last}");
+        }
+        // People read the same.
+        let text = place.baton(&arguments).stderr;
+        assert!(text.contains(&format!("error[{}]", situation.code)), "{name}: {text}");
+        assert!(text.contains("help: "), "{name}: {text}");
+    }
+    for skipped in &skipped {
+        eprintln!("SKIPPED {skipped}");
+    }
+    assert!(skipped.len() <= 2, "only disks of their own may be impossible here: {skipped:?}");
+}
+
+#[test]
+fn a_second_process_cannot_drive_the_same_run() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        "plan_id: p\nsteps: [{id: a, shell: true, command: 'echo up; until [ -e gate ]; do sleep 0.02; done'}]\n",
+    );
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[a] up");
+    for (arguments, next) in
+        [("resume 1", "baton logs 1 --follow"), ("retry 1", "baton cancel 1"), ("restore copy", "")]
+    {
+        if arguments == "restore copy" {
+            assert_eq!(place.baton("backup copy").exit, 0, "a run that goes on is copied while it does");
+        }
+        let refused = place.baton(arguments);
+        assert_eq!(refused.exit, 3, "{arguments}: {refused:?}");
+        assert!(refused.stderr.contains(next), "{arguments}: {refused:?}");
+    }
+    place.write("gate", "");
+    assert_eq!(run.end().exit, 0);
+}
+
+#[test]
+fn a_disk_that_fills_while_a_run_goes_on_loses_nothing() {
+    let place = Place::new();
+    let _mounted = Mounted(&place);
+    let disk = match small_disk(&place) {
+        Ok(disk) => disk,
+        Err(reason) => {
+            eprintln!("SKIPPED: no disk of its own: {reason}");
+            return;
+        }
+    };
+    place.write(
+        "plan.yaml",
+        r#"
+plan_id: p
+steps:
+  - {id: a, shell: true, command: 'echo a >> ran.txt; echo up; until [ -e gate ]; do sleep 0.02; done'}
+  - {id: b, shell: true, command: "head -c 15000000 /dev/zero | tr '\\0' x", depends_on: [a]}
+  - {id: c, command: echo, args: [through], depends_on: [b]}
+"#,
+    );
+    let data_dir = disk.join(".baton").display().to_string();
+    let mut run = place.start(&format!("run plan.yaml --data-dir {data_dir}"));
+    run.wait_for("[a] up");
+    fill(&disk);
+    place.write("gate", "");
+    let ended = run.end();
+    for entry in fs::read_dir(&disk).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("filler") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    // The run cannot get past the step that prints more than there is room for; it says why and how it goes on.
+    assert_eq!(ended.exit, 3, "{}", ended.stderr);
+    assert!(ended.stderr.contains("error[disk_full]") && ended.stdout.contains("baton resume 1"), "{}", ended.stderr);
+    let resumed = place.baton(&format!("resume --data-dir {data_dir}"));
+    assert_eq!(resumed.exit, 0, "{}", resumed.stderr);
+    assert!(resumed.stdout.contains("[c] through"), "{}", resumed.stderr);
+    assert_eq!(fs::read_to_string(place.file("ran.txt")).unwrap(), "a\n", "what had finished is not repeated");
+    assert_eq!(place.baton(&format!("doctor --data-dir {data_dir}")).exit, 0);
+}
