@@ -139,38 +139,29 @@ impl SqliteStore {
 /// store that was there is moved aside. The restored store has a name of its own, so that its steps are never taken
 /// for those of the one it was copied from.
 pub fn restore(from: &Path, to: &DataDir) -> Result<Restored> {
-    let (backup, files) = verify(from)?;
+    let files = verify(from)?;
     to.create()?;
     refuse_living_owners(to)?;
-    let incoming = to.root().join(format!("incoming-{}", std::process::id()));
-    let copied = copy_all(from, &incoming, &files);
-    let placed = copied.and_then(|()| {
+    let incoming = DataDir::at(to.root().join(format!("incoming-{}", std::process::id())));
+    let placed = copy_all(from, &incoming, &files).and_then(|()| {
+        let runs = make_ready(&incoming)?;
         let replaced = set_aside(to)?;
         // The database comes last: with it the store exists.
         for part in ["artifacts", "runs", DATABASE] {
-            let source = incoming.join(part);
-            if source.exists() {
-                std::fs::rename(&source, to.root().join(part)).map_err(StoreError::io("rename", &source))?;
-                sync_folder(to.root())?;
-            }
+            let source = incoming.root().join(part);
+            std::fs::rename(&source, to.root().join(part)).map_err(StoreError::io("rename", &source))?;
+            sync_folder(to.root())?;
         }
-        Ok(replaced)
+        let backup = Backup { runs, files: files.len() as u64, bytes: files.iter().map(|file| file.bytes).sum() };
+        Ok(Restored { backup, replaced })
     });
-    let _ = std::fs::remove_dir_all(&incoming);
-    let replaced = placed?;
-    let mut store = SqliteStore::open(to, Access::Write)?;
-    let (id, failed) = (random_id()?, store.failed());
-    store.write(|transaction| {
-        transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id]).map_err(failed)?;
-        Ok(())
-    })?;
-    for row in store.runs(&Filter::default())? {
-        store.repair_export(row.run)?;
-    }
-    Ok(Restored { backup, replaced })
+    // It holds nothing that is needed any more, or what could not be restored.
+    let _ = std::fs::remove_dir_all(incoming.root());
+    placed
 }
 
-fn verify(from: &Path) -> Result<(Backup, Vec<ManifestFile>)> {
+/// Checks that the files are those of the manifest.
+fn verify(from: &Path) -> Result<Vec<ManifestFile>> {
     let path = from.join(MANIFEST);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -198,30 +189,41 @@ fn verify(from: &Path) -> Result<(Backup, Vec<ManifestFile>)> {
             return Err(damaged(&path, format!("it has {bytes} bytes with the SHA-256 {sha256}, expected {expected}")));
         }
     }
-    let report = SqliteStore::open(&DataDir::at(from), Access::Read)?.doctor()?;
-    if let Some(problem) =
-        report.database_problems.into_iter().chain(report.damaged_logs.into_iter().map(|log| log.problem)).next()
-    {
-        return Err(damaged(&from.join(DATABASE), problem));
+    Ok(manifest.files)
+}
+
+/// Brings a copied store up to date, gives it a name of its own and its exports, and examines it; answers with the
+/// number of its runs.
+fn make_ready(incoming: &DataDir) -> Result<u64> {
+    let mut store = SqliteStore::open(incoming, Access::Write)?;
+    let report = store.doctor()?;
+    let damaged_logs = report.damaged_logs.into_iter().map(|log| log.problem);
+    if let Some(detail) = report.database_problems.into_iter().chain(damaged_logs).next() {
+        return Err(StoreError::DamagedFile { path: incoming.database(), detail });
     }
     if let Some((path, detail)) = report.damaged_files.into_iter().next() {
         return Err(StoreError::DamagedFile { path, detail });
     }
-    let backup = Backup {
-        runs: report.runs,
-        files: manifest.files.len() as u64,
-        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
-    };
-    Ok((backup, manifest.files))
+    let (id, failed) = (random_id()?, store.failed());
+    store.write(|transaction| {
+        transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id]).map_err(&failed)?;
+        // Whoever drove these runs did so elsewhere.
+        transaction.execute("DELETE FROM owner", []).map_err(&failed)?;
+        Ok(())
+    })?;
+    for row in store.runs(&Filter::default())? {
+        store.repair_export(row.run)?;
+    }
+    store.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
+    Ok(report.runs)
 }
 
-fn copy_all(from: &Path, incoming: &Path, files: &[ManifestFile]) -> Result<()> {
-    make_folder(incoming)?;
-    let copy = DataDir::at(incoming);
+fn copy_all(from: &Path, copy: &DataDir, files: &[ManifestFile]) -> Result<()> {
+    make_folder(copy.root())?;
     make_folder(&copy.runs())?;
     make_folder(&copy.artifacts())?;
     for file in files {
-        let to = incoming.join(&file.path);
+        let to = copy.root().join(&file.path);
         if let Some(parent) = to.parent() {
             make_folder(parent)?;
         }
@@ -233,14 +235,14 @@ fn copy_all(from: &Path, incoming: &Path, files: &[ManifestFile]) -> Result<()> 
     for run in entries(&copy.runs())? {
         sync_folder(&run)?;
     }
-    for (file, _) in artifact_files(&copy)? {
+    for (file, _) in artifact_files(copy)? {
         if let Some(shelf) = file.parent() {
             sync_folder(shelf)?;
         }
     }
     sync_folder(&copy.runs())?;
     sync_folder(&copy.artifacts())?;
-    sync_folder(incoming)
+    sync_folder(copy.root())
 }
 
 /// Moves what is there into a folder of its own; answers with it, or with nothing where there was nothing.

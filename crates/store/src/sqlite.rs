@@ -21,7 +21,7 @@ use crate::owner::{self, Liveness, OwnerFiles};
 use crate::stored::{self, Columns, StoredColumns};
 use crate::{
     Append, Command, CommandId, Conflict, Created, DataDir, Events, Filter, Group, NewRun, Outcome, OwnerInfo,
-    OwnerRow, PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent, ballast, schema,
+    OwnerRow, PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent, ballast, filesystem, schema,
 };
 
 /// How long a writer waits for another process.
@@ -1080,7 +1080,8 @@ fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access
     if access == Access::Read {
         if version < schema::VERSION {
             let detail = format!(
-                "`{}` has schema version {version} and is not brought to {} by looking; `baton doctor` does that",
+                "`{}` has schema version {version} and is not brought to {} by looking; a command that writes does that, \
+                 such as `baton gc`",
                 path.display(),
                 schema::VERSION
             );
@@ -1103,6 +1104,7 @@ fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access
         }
         schema::migrate(connection, path, schema::MIGRATIONS)?;
         lengthen_wal(connection, path)?;
+        filesystem::sync_folder(directory.root()).map_err(StoreError::write(directory.root()))?;
     }
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(&failed)?;
     if mode != "wal" {
