@@ -201,6 +201,13 @@ impl Running {
     fn lets_go(&self) -> bool {
         self.job.detach && self.pressed.is_none()
     }
+
+    fn add_leftover(&mut self, pid: u32, name: &str) {
+        let number = format!("{pid} ");
+        if self.leftovers.len() < NAMED_LEFTOVERS && !self.leftovers.iter().any(|known| known.starts_with(&number)) {
+            self.leftovers.push(number + name);
+        }
+    }
 }
 
 /// What a key of the poller stands for.

@@ -155,11 +155,11 @@ fn a_detached_process_stays() {
 #[test]
 fn what_ends_by_itself_in_time_is_no_leftover() {
     let mut world = World::new();
-    let mut job = world.shell("(sleep 0.1; echo late) & echo early");
+    let mut job = world.shell("(sleep 0.4; echo late) & echo early");
     job.stop_grace = Duration::from_secs(20);
     let (end, text) = world.run(job);
     assert!(end.leftovers.is_empty(), "{:?}", end.leftovers);
-    assert!(text.starts_with("early\n"), "{text}");
+    assert_eq!(text, "early\n", "its output is read for 100 ms, no longer");
 }
 
 #[test]
@@ -206,4 +206,21 @@ fn survivors_of_a_dead_driver_are_found_by_name_and_ended() {
     assert_eq!(processes_with(&format!("{mark}1")).len(), 1, "another run's processes are not touched");
     world.stop(2, Stop::Kill);
     world.end_of(2);
+}
+
+#[test]
+fn a_step_that_forks_as_fast_as_it_can_is_caught_up_with() {
+    let mut world = World::new();
+    let mark = mark(96, 7);
+    // Bounded, so that a failure of this test does not take the machine along.
+    let script = "loop() { i=0; while [ $i -lt 300 ]; do sleep $1 & i=$((i+1)); done; wait; }
+        echo ready; loop $1 & setsid sh -c 'i=0; while [ $i -lt 300 ]; do setsid sleep '$1' & i=$((i+1)); done; wait' & wait";
+    for how in [Stop::Kill, Stop::Terminate] {
+        let step = world.start(world.job(&["sh", "-c", script, "step", &mark]));
+        world.until_printed(step, "ready");
+        world.until("some have been born", |_| processes_with(&mark).len() > 20);
+        world.stop(step, how);
+        world.end_of(step);
+        assert_eq!(processes_with(&mark), NONE, "{how:?}");
+    }
 }

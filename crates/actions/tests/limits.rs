@@ -3,9 +3,10 @@
 mod support;
 
 use std::fs::File;
+use std::time::Duration;
 
 use baton_actions::{CaughtSignal, Host, HostEvent, HostOptions, StartError};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit, test_kill_process};
 use support::World;
 
 #[test]
@@ -38,6 +39,41 @@ fn without_descriptors_a_start_is_put_off_and_succeeds_later() {
     assert_eq!(text, "again\n");
     world.until("all have ended", |world| world.host.running() == 0);
     assert!(world.others.iter().all(|event| !matches!(event, HostEvent::Stuck { .. })));
+    setrlimit(Resource::Nofile, before).unwrap();
+}
+
+#[test]
+fn without_descriptors_a_leftover_is_not_taken_for_gone() {
+    let mut world = World::new();
+    let mark = format!("{}.77", 3_000_000 + std::process::id());
+    // Its output is closed early, so that the host has no descriptor of it to give up at the end.
+    let script = "setsid sleep $1 >/dev/null 2>&1 & echo ready; exec >&- 2>&-; sleep 0.2";
+    let mut job = world.job(&["sh", "-c", script, "step", &mark]);
+    job.stop_grace = Duration::from_millis(50);
+    let step = world.start(job);
+    world.until_printed(step, "ready");
+    let main = Pid::from_raw(i32::try_from(world.host.pid(support::key(step)).unwrap()).unwrap()).unwrap();
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: before.maximum }).unwrap();
+    let mut hoard = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        hoard.push(file);
+    }
+    let mut rounds_after_end = 0;
+    while rounds_after_end < 5 {
+        world.round();
+        rounds_after_end += u32::from(test_kill_process(main).is_err());
+        // What the host has closed meanwhile must not help it.
+        while let Ok(file) = File::open("/dev/null") {
+            hoard.push(file);
+        }
+    }
+    assert!(world.ended.is_empty(), "nobody could look whether something is left");
+    drop(hoard);
+    let end = world.end_of(step);
+    assert_eq!(end.leftovers.len(), 1, "{:?}", end.leftovers);
+    let none: [u32; 0] = [];
+    assert_eq!(support::processes_with(&mark), none);
     setrlimit(Resource::Nofile, before).unwrap();
 }
 

@@ -178,18 +178,22 @@ impl Host {
         });
         let handle = ProcessHandle::open(pid).ok();
         let handle = handle.filter(|handle| self.poll.watch(handle.as_fd(), Token::Orphan(at).key()).is_ok());
-        let pressed = match &owner {
-            Owner::Attempt(id) => self.running_at(id.at).and_then(|running| running.pressed),
-            Owner::OneOf(_) | Owner::Nobody => None,
-        };
         let told_already = self.orphans.lineage.contains_key(&(pid, info.started));
-        match pressed {
-            Some(Stop::Kill) => sys::unreaped_signal(pid, Signal::KILL),
-            Some(Stop::Terminate) if !told_already => {
-                sys::unreaped_signal(pid, Signal::TERM);
-                sys::unreaped_signal(pid, Signal::CONT);
+        if let Owner::Attempt(id) = &owner
+            && let Some(running) = self.running_at_mut(id.at)
+            && let Some(pressed) = running.pressed
+            && (pressed == Stop::Kill || !told_already)
+        {
+            match pressed {
+                Stop::Kill => sys::unreaped_signal(pid, Signal::KILL),
+                Stop::Terminate => {
+                    sys::unreaped_signal(pid, Signal::TERM);
+                    sys::unreaped_signal(pid, Signal::CONT);
+                }
             }
-            _ => {}
+            if running.ended.is_some() && !told_already {
+                running.add_leftover(pid, &info.name);
+            }
         }
         self.orphans.by_pid.insert(pid, at);
         self.orphans.places[at] = Some(Orphan { info, handle, owner });
@@ -380,14 +384,12 @@ impl Host {
             }
         }
         for at in slots {
-            let names = self.named(*at);
+            let left: Vec<(u32, String)> = self.left(*at).collect();
             if let Some(running) = self.running_at_mut(*at)
                 && running.ended.is_some()
             {
-                for name in names {
-                    if running.leftovers.len() < NAMED_LEFTOVERS && !running.leftovers.contains(&name) {
-                        running.leftovers.push(name);
-                    }
+                for (pid, name) in left {
+                    running.add_leftover(pid, &name);
                 }
             }
         }
@@ -424,11 +426,6 @@ impl Host {
         beneath(table, roots)
     }
 
-    /// What is left of an attempt, for people.
-    fn named(&self, at: usize) -> Vec<String> {
-        self.left(at).map(|(pid, name)| format!("{pid} {name}")).collect()
-    }
-
     /// What is left of an attempt that was killed, and why, as far as can be seen.
     fn named_with_reason(&self, at: usize) -> Vec<String> {
         let reason = |pid| match sys::info_of(pid) {
@@ -440,6 +437,7 @@ impl Host {
         self.left(at).map(|(pid, name)| format!("{pid} {name}: {}", reason(pid))).collect()
     }
 
+    /// What is left of an attempt: number and name.
     fn left(&self, at: usize) -> impl Iterator<Item = (u32, String)> {
         let main = self.running_at(at).filter(|running| running.ended.is_none()).map(|running| running.pid);
         let orphans = self.orphans.of(self.slot_id(at)).map(|orphan| orphan.info.pid);
