@@ -87,6 +87,9 @@ pub(super) fn push(input: Input) -> Outcome {
         }
         push_commit(git, &input, &commit)?;
         pushed = true;
+        // git keeps its tracking ref itself, but only for branches that the remote is configured to fetch. Where it
+        // has moved on meanwhile, this changes nothing.
+        git.run(&["update-ref", &tracking_ref(&input.remote, &input.branch), &commit, &tip])?;
     }
     let local_branch = follow(git, &input, &commit)?;
     Ok(outputs(json!({"commit": commit, "pushed": pushed, "local_branch": local_branch})))
@@ -194,8 +197,11 @@ fn follow(git: &Git, input: &Input, commit: &str) -> Result<&'static str, Action
         say(format_args!("the local branch now stands at {} too", short(commit)));
         return Ok("fast_forwarded");
     }
-    say(format_args!(
-        "the local branch is in use in a work tree, so it was left where it is; to bring it up: {by_hand}"
-    ));
-    Ok("checked_out")
+    if done.stderr.contains("refusing to fetch into") {
+        say(format_args!("the local branch is in use in a work tree, so it was left; to bring it up: {by_hand}"));
+        return Ok("checked_out");
+    }
+    done.show();
+    say(format_args!("the local branch could not be moved, so it was left; to bring it up: {by_hand}"));
+    Ok("left")
 }

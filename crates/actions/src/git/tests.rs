@@ -907,6 +907,16 @@ fn a_push_that_the_remote_declines_says_so_in_its_words() {
 }
 
 #[test]
+fn a_remote_that_is_configured_for_other_branches_is_enough() {
+    let world = World::with(&[("a", "1\n")]);
+    git(&world.user(), &["config", "remote.origin.fetch", "+refs/heads/other:refs/remotes/origin/other"]);
+    git(&world.user(), &["update-ref", "-d", "refs/remotes/origin/main"]);
+    world.commit("user", 10, &[("b", "2\n")]);
+    let event = world.safe_merge(&world.ask()).expect("merged");
+    assert_eq!(world.remote_tip("main"), event["commit"]);
+}
+
+#[test]
 fn content_in_git_lfs_is_never_pushed_without_the_hook_that_sends_it() {
     let world = World::with(&[(".gitattributes", "*.bin filter=lfs -text\n")]);
     world.commit("user", 10, &[("b", "2\n")]);
