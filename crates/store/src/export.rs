@@ -222,7 +222,9 @@ mod tests {
         exporter.flush().unwrap();
         let path = directory.export(RunId(3));
         let good = std::fs::read(&path).unwrap();
-        for damage in [&b""[..], b"{\"seq\":3,\"at\"", b"\0\0\0\0", b"{\"seq\":9,\"at\":1}\n", b"{\"seq\":3,\"at\":\0\0}\n"] {
+        for damage in
+            [&b""[..], b"{\"seq\":3,\"at\"", b"\0\0\0\0", b"{\"seq\":9,\"at\":1}\n", b"{\"seq\":3,\"at\":\0\0}\n"]
+        {
             std::fs::write(&path, [&good[..], damage].concat()).unwrap();
             assert_eq!(exporter.last_good(3).unwrap(), 2);
             assert_eq!(std::fs::read(&path).unwrap(), good);

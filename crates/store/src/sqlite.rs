@@ -1030,8 +1030,14 @@ impl Store for SqliteStore {
     fn maintain(&mut self) -> Result<()> {
         self.check_trust()?;
         if self.wal_pages.load(Ordering::Relaxed) >= self.checkpoint_at {
-            let checkpointed = self.checkpoint();
-            self.judge(checkpointed)?;
+            let checkpointed = self.with_ballast(Self::checkpoint);
+            match self.judge(checkpointed) {
+                // The events stay in the WAL. That the disk is full is told by `is_full`.
+                Err(StoreError::DiskFull { .. }) => {
+                    self.checkpoint_at = self.wal_pages.load(Ordering::Relaxed).saturating_add(CHECKPOINT_PAGES);
+                }
+                outcome => outcome?,
+            }
         }
         if !self.ballast_taken || self.full {
             self.full = ballast::take(&self.directory);
