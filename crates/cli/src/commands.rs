@@ -65,7 +65,7 @@ impl ActionCatalog for Actions {
 /// The folder in which the command was started.
 pub fn here() -> Result<PathBuf, Failure> {
     std::env::current_dir().map_err(|error| {
-        Failure::new("no_current_folder", EXIT_REFUSED, "the current folder cannot be named")
+        Failure::new("no-current-folder", EXIT_REFUSED, "the current folder cannot be named")
             .because(&error)
             .hint("it may have been removed; change into another one")
     })
@@ -133,7 +133,7 @@ pub fn of_engine(error: EngineError) -> Failure {
     }
 }
 
-fn from_error(code: &str, exit: u8, error: &dyn std::error::Error, hint: Option<String>) -> Failure {
+fn from_error(code: &'static str, exit: u8, error: &dyn std::error::Error, hint: Option<String>) -> Failure {
     let text = error.to_string();
     // Messages that carry their next step have it behind the last `; `.
     let (message, own_hint) = match (&hint, text.rsplit_once("; ")) {
@@ -158,7 +158,7 @@ pub fn run_or_latest(store: &dyn Store, number: Option<u64>) -> Result<RunId, Fa
     match number {
         Some(number) => store.run(RunId(number)).map(|row| row.run).map_err(of_store),
         None => baton_engine::latest_run(store).map_err(of_engine)?.ok_or_else(|| {
-            Failure::new("no_runs", EXIT_USAGE, "there is no run in this data directory yet")
+            Failure::new("no-runs", EXIT_USAGE, "there is no run in this data directory yet")
                 .hint("start one with `baton run PLAN`; `baton init` writes a first plan")
         }),
     }
@@ -180,7 +180,7 @@ pub fn run_and_step(store: &dyn Store, given: Given<'_>) -> Result<(RunId, Optio
 
 /// A step that is not in a plan.
 pub fn no_such_step<'a>(run: RunId, step: &str, ids: impl Iterator<Item = &'a str>) -> Failure {
-    let failure = Failure::new("unknown_step", EXIT_USAGE, format!("the plan of run {run} has no step `{step}`"));
+    let failure = Failure::new("unknown-step", EXIT_USAGE, format!("the plan of run {run} has no step `{step}`"));
     match closest(step, ids) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),
         None => failure.hint(format!("`baton status {run}` lists the steps")),

@@ -21,7 +21,7 @@ pub const EXIT_CANCELED: u8 = 130;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Failure {
     /// A stable name with a page in `docs/errors`.
-    pub code: String,
+    pub code: &'static str,
     /// The exit code of the process.
     pub exit: u8,
     /// What happened, and to what.
@@ -31,20 +31,13 @@ pub struct Failure {
     /// What to do next.
     pub hint: Option<String>,
     /// What is wrong with a plan, where that is the reason: JSON forms and the text for people.
-    pub problems: Option<(Vec<Value>, String)>,
+    pub problems: Option<Box<(Vec<Value>, String)>>,
 }
 
 impl Failure {
     /// A failure with a code and a message.
-    pub fn new(code: &str, exit: u8, message: impl Into<String>) -> Self {
-        Self {
-            code: code.replace('-', "_"),
-            exit,
-            message: message.into(),
-            causes: Vec::new(),
-            hint: None,
-            problems: None,
-        }
+    pub fn new(code: &'static str, exit: u8, message: impl Into<String>) -> Self {
+        Self { code, exit, message: message.into(), causes: Vec::new(), hint: None, problems: None }
     }
 
     /// What to do next.
@@ -72,8 +65,8 @@ impl Failure {
             "causes": self.causes,
             "exit_code": self.exit,
         });
-        if let (Some((problems, _)), Some(map)) = (&self.problems, error.as_object_mut()) {
-            map.insert("problems".to_owned(), problems.clone().into());
+        if let (Some(problems), Some(map)) = (&self.problems, error.as_object_mut()) {
+            map.insert("problems".to_owned(), problems.0.clone().into());
         }
         json!({ "error": error })
     }
@@ -82,8 +75,8 @@ impl Failure {
     pub fn to_text(&self, color: bool) -> String {
         let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
         let mut out = String::new();
-        if let Some((_, problems)) = &self.problems {
-            out += problems;
+        if let Some(problems) = &self.problems {
+            out += &problems.1;
         }
         let message = escape::harmless(self.message.as_bytes());
         out += &format!("{}: {message}\n", paint("1;31", &format!("error[{}]", self.code)));
@@ -103,22 +96,22 @@ mod tests {
 
     #[test]
     fn people_read_what_why_and_what_next() {
-        let failure = Failure::new("plan_unreadable", EXIT_USAGE, "cannot read the plan `deploy.yaml`")
+        let failure = Failure::new("plan-unreadable", EXIT_USAGE, "cannot read the plan `deploy.yaml`")
             .because(&std::io::Error::other("disk on fire\x1b[2J"))
             .hint("is the name right?");
         assert_eq!(
             failure.to_text(false),
-            "error[plan_unreadable]: cannot read the plan `deploy.yaml`\n  because: disk on fire\\x1b[2J\n  \
+            "error[plan-unreadable]: cannot read the plan `deploy.yaml`\n  because: disk on fire\\x1b[2J\n  \
              help: is the name right?\n"
         );
     }
 
     #[test]
     fn programs_read_one_object() {
-        let json = Failure::new("no_such_run", EXIT_REFUSED, "there is no run 7").to_json();
+        let json = Failure::new("no-such-run", EXIT_REFUSED, "there is no run 7").to_json();
         assert_eq!(
             json.to_string(),
-            r#"{"error":{"causes":[],"code":"no_such_run","exit_code":3,"hint":null,"message":"there is no run 7"}}"#
+            r#"{"error":{"causes":[],"code":"no-such-run","exit_code":3,"hint":null,"message":"there is no run 7"}}"#
         );
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Stdio;
 
 use serde_json::Value;
-use support::{Place, finish, steady};
+use support::{Place, finish, skipped, steady};
 
 /// Steps that wait for a file, so that a test decides when they go on.
 const HELD: &str = r#"
@@ -36,7 +36,7 @@ fn a_wrong_plan_is_mended_from_the_messages_alone() {
     for words in ["plan.yaml:4:5", "`command`", "plan.yaml:9:18", "`build`", "plan.yaml:8", "`TARGET`"] {
         assert!(told.stderr.contains(words), "{words}: {}", told.stderr);
     }
-    assert!(told.stderr.contains("error[bad_plan]"), "{}", told.stderr);
+    assert!(told.stderr.contains("error[bad-plan]"), "{}", told.stderr);
     assert!(!place.file(".baton").exists(), "nothing ran, so nothing is kept");
     let right = wrong.replace("comand", "command").replace("TARGT", "TARGET").replace("biuld", "build");
     place.write("plan.yaml", &right);
@@ -249,13 +249,13 @@ fn every_answer_has_a_json_form() {
     assert_eq!(place.json("man pages")["written"].as_array().unwrap().len(), 21);
 
     for (arguments, code, exit) in [
-        ("run nowhere.yaml", "plan_unreadable", 2),
-        ("status 77", "no_such_run", 2),
-        ("cancel 1", "illegal_operation", 3),
-        ("init first.yaml", "file_exists", 3),
-        ("logs 1 c", "unknown_step", 2),
+        ("run nowhere.yaml", "plan-unreadable", 2),
+        ("status 77", "no-such-run", 2),
+        ("cancel 1", "illegal-operation", 3),
+        ("init first.yaml", "file-exists", 3),
+        ("logs 1 c", "unknown-step", 2),
         ("rnu plan.yaml", "usage", 2),
-        ("run plan.yaml --only c", "bad_plan", 2),
+        ("run plan.yaml --only c", "bad-plan", 2),
     ] {
         let refused = place.baton(&format!("{arguments} --output json"));
         let error: Value = serde_json::from_str(&refused.stderr).unwrap_or_else(|_| panic!("{arguments}: {refused:?}"));
@@ -385,7 +385,7 @@ steps:
 fn a_terminal_sees_the_run_move_and_nothing_that_steps_print_acts_on_it() {
     let place = Place::new();
     let Ok(help) = std::process::Command::new("script").arg("--version").output() else {
-        eprintln!("SKIPPED: script(1), which makes a terminal, is not installed");
+        skipped("the terminal", "script(1), which makes one, is not installed");
         return;
     };
     assert!(help.status.success());

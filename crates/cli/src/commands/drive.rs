@@ -150,7 +150,7 @@ fn open(given: Given<'_>) -> Result<SqliteStore, Failure> {
 
 fn engine(store: SqliteStore) -> Result<LocalEngine, Failure> {
     let program = std::env::current_exe().map_err(|error| {
-        Failure::new("no_program_path", EXIT_REFUSED, "this program cannot tell where it is installed")
+        Failure::new("no-program-path", EXIT_REFUSED, "this program cannot tell where it is installed")
             .because(&error)
             .hint("start it by its full path")
     })?;

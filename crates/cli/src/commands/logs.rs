@@ -343,7 +343,7 @@ pub fn typed(stored: &StoredEvent, graph: &Graph) -> Result<Event, Failure> {
         payload: payload.as_bytes(),
     };
     decode(&columns, graph).map_err(|problem| {
-        Failure::new("damaged_log", EXIT_REFUSED, format!("event {} cannot be read: {problem}", stored.seq))
+        Failure::new("damaged-log", EXIT_REFUSED, format!("event {} cannot be read: {problem}", stored.seq))
             .hint("`baton doctor` checks every log")
     })
 }

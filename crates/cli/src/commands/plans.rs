@@ -52,10 +52,10 @@ pub fn read_and_compile(given: Given<'_>, face: &mut Face) -> Result<ReadPlan, F
 
 fn bad_plan(source: &Source, problems: &[Problem], face: &Face) -> Failure {
     let name = &source.name;
-    let mut failure = Failure::new("bad_plan", EXIT_USAGE, format!("`{name}` cannot run: {}", tally(problems)))
+    let mut failure = Failure::new("bad-plan", EXIT_USAGE, format!("`{name}` cannot run: {}", tally(problems)))
         .hint(format!("mend what is marked above, then try again: baton check {name}"));
     let text = baton_lang::render_all(problems, source, face.color_err);
-    failure.problems = Some((problems.iter().map(|problem| problem.to_json(source)).collect(), text));
+    failure.problems = Some(Box::new((problems.iter().map(|problem| problem.to_json(source)).collect(), text)));
     failure
 }
 
@@ -76,7 +76,7 @@ fn read_source(given: Given<'_>) -> Result<(Source, String), Failure> {
     let is_input = name == "-";
     let unreadable = |error: &std::io::Error| {
         let what = if is_input { "the plan from standard input".to_owned() } else { format!("the plan `{name}`") };
-        let failure = Failure::new("plan_unreadable", EXIT_USAGE, format!("cannot read {what}")).because(error);
+        let failure = Failure::new("plan-unreadable", EXIT_USAGE, format!("cannot read {what}")).because(error);
         match error.kind() {
             std::io::ErrorKind::NotFound => failure.hint("is the name right? `baton init` writes a first plan"),
             std::io::ErrorKind::PermissionDenied => failure.hint("make the file readable for you"),
@@ -97,7 +97,7 @@ fn read_source(given: Given<'_>) -> Result<(Source, String), Failure> {
             SourceError::NotUtf8 { .. } => "save the file as UTF-8",
             SourceError::TooLong { .. } => "split the plan into several",
         };
-        Failure::new("plan_unreadable", EXIT_USAGE, error.to_string()).hint(hint)
+        Failure::new("plan-unreadable", EXIT_USAGE, error.to_string()).hint(hint)
     })?;
     let path = if is_input { name } else { std::path::absolute(path).map_or(name, |path| path.display().to_string()) };
     Ok((source, path))
@@ -123,13 +123,13 @@ fn variables(given: Given<'_>) -> Result<BTreeMap<String, String>, Failure> {
         let mut text = String::new();
         fs::File::open(path).and_then(|file| file.take(MAX_VAR_FILE_BYTES).read_to_string(&mut text)).map_err(
             |error| {
-                Failure::new("var_file_unreadable", EXIT_USAGE, format!("cannot read the variables in `{name}`"))
+                Failure::new("var-file-unreadable", EXIT_USAGE, format!("cannot read the variables in `{name}`"))
                     .because(&error)
                     .hint("name a YAML or JSON file of that extension, or one with KEY=value lines")
             },
         )?;
         let more = baton_lang::parse_var_file(&name, &text).map_err(|error| {
-            Failure::new("bad_var_file", EXIT_USAGE, format!("the variables in `{name}` cannot be taken"))
+            Failure::new("bad-var-file", EXIT_USAGE, format!("the variables in `{name}` cannot be taken"))
                 .because(&error)
                 .hint("YAML and JSON files hold one map of names to values, others lines of KEY=value")
         })?;
@@ -329,7 +329,7 @@ pub fn dry_run(plan: &ReadPlan, face: &mut Face) -> Answer {
     let mut steps = Vec::new();
     for (level, step) in by_level(graph) {
         let invocation = plan.preview(step).map_err(|problem| {
-            Failure::new("preview", EXIT_USAGE, format!("step `{}` cannot be shown: {problem}", graph.id(step)))
+            Failure::new("no-preview", EXIT_USAGE, format!("step `{}` cannot be shown: {problem}", graph.id(step)))
         })?;
         steps.push((level, step, !kept.contains(&step.0), invocation));
     }
@@ -458,13 +458,13 @@ pub fn init(given: Given<'_>, face: &mut Face) -> Answer {
         let failure = match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
                 return Failure::new(
-                    "file_exists",
+                    "file-exists",
                     EXIT_REFUSED,
                     format!("`{name}` is there already, and is left as it is"),
                 )
                 .hint("name another file: baton init NAME.yaml");
             }
-            _ => Failure::new("file_unwritable", EXIT_REFUSED, format!("cannot write `{name}`")),
+            _ => Failure::new("file-unwritable", EXIT_REFUSED, format!("cannot write `{name}`")),
         };
         failure.because(&error).hint("name a file in a folder that you may write to")
     };

@@ -103,6 +103,11 @@ fn of(output: std::process::Output) -> Done {
     }
 }
 
+/// Says that a part of a test could not be done here.
+pub fn skipped(what: &str, reason: &str) {
+    writeln!(std::io::stderr(), "SKIPPED {what}: {reason}").unwrap();
+}
+
 /// A command that goes on.
 pub struct Going {
     pub child: Child,
