@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-pub use judge::{Expected, expectation, go_on_and_judge};
+pub use judge::{After, Expected, expectation, go_on_and_judge};
 pub use step::task as step;
 use tracer::{Change, Ending, Moment, Wish};
 use world::{MIN_STEPS, PLANS, World};
@@ -367,7 +367,17 @@ fn points(learned: &BTreeMap<&'static str, Learned>, is_all: bool, seed: usize) 
             }
         }
     }
-    spread(points, seed)
+    rare_first(spread(points, seed), learned)
+}
+
+/// One point of each kind of change and position first, so that even a short sample has all of them.
+fn rare_first(points: Vec<Point>, learned: &BTreeMap<&'static str, Learned>) -> Vec<Point> {
+    let mut met = BTreeSet::new();
+    let (mut first, rest): (Vec<Point>, Vec<Point>) = points
+        .into_iter()
+        .partition(|point| met.insert((&learned[point.plan].changes[point.first.change], point.first.position)));
+    first.extend(rest);
+    first
 }
 
 /// The deaths that a series of changes offers.
@@ -411,6 +421,8 @@ struct Report {
     tried: usize,
     deaths: BTreeMap<String, [usize; 3]>,
     second_deaths: usize,
+    /// Deaths after which the owner's lock was held a moment longer.
+    late_locks: usize,
     /// Points that the run did not come to, because its rounds fell otherwise than in the first one.
     missed: usize,
     failures: Vec<(Point, Vec<String>)>,
@@ -456,6 +468,7 @@ fn try_all(
 
 /// The kinds of change at which it died, and what was wrong.
 struct Outcome {
+    late_locks: usize,
     first: Option<String>,
     again: Option<String>,
     problems: Vec<String>,
@@ -464,12 +477,14 @@ struct Outcome {
 fn try_point(world: &World, point: &Point, expected: &Expected) -> Result<Outcome, String> {
     world.reset(point.plan)?;
     let first = die(world, world.run_plan(point.plan)?, point.first)?;
+    let mut late_locks = usize::from(world.wait_for_locks()?);
     let again = match point.again {
         Some(again) if first.is_some() => die(world, world.resume(), again)?,
         _ => None,
     };
-    let problems = go_on_and_judge(world, point.plan, expected)?;
-    Ok(Outcome { first, again, problems })
+    late_locks += usize::from(world.wait_for_locks()?);
+    let problems = go_on_and_judge(world, point.plan, expected, After::Death)?;
+    Ok(Outcome { late_locks, first, again, problems })
 }
 
 impl Report {
@@ -478,6 +493,7 @@ impl Report {
         match outcome {
             Ok(outcome) => {
                 self.missed += usize::from(outcome.first.is_none());
+                self.late_locks += outcome.late_locks;
                 self.second_deaths += usize::from(outcome.again.is_some());
                 for (kind, death) in [(outcome.first, Some(point.first)), (outcome.again, point.again)] {
                     if let (Some(kind), Some(death)) = (kind, death) {
@@ -506,6 +522,12 @@ impl Report {
             self.missed,
             self.time.as_secs_f64()
         );
+        if self.late_locks > 0 {
+            println!(
+                "{} times the dead owner's lock was held until a child had begun its own program",
+                self.late_locks
+            );
+        }
     }
 
     fn count(&self) -> usize {

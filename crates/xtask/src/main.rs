@@ -9,6 +9,8 @@ mod deny;
 mod edges;
 mod markdown;
 mod needs;
+#[cfg(target_os = "linux")]
+mod power;
 mod run;
 mod tidy;
 mod workspace;
@@ -33,6 +35,8 @@ const TASKS: &[Task] = &[
     Task { name: "crash", what: "deaths of the real program at every write [--help]", run: crash::task },
     #[cfg(target_os = "linux")]
     Task { name: "crash-step", what: "what the steps of the crash plans run", run: crash::step },
+    #[cfg(target_os = "linux")]
+    Task { name: "power", what: "power failures at every write [--help]", run: power::task },
     Task { name: "edges", what: "the arrows between the crates", run: |_| edges::check() },
     Task { name: "tidy", what: "what we ask of every file", run: |_| tidy::check() },
     Task { name: "deny", what: "licences, bans, sources and advisories of what we depend on", run: |_| deny::check() },

@@ -36,6 +36,8 @@ struct Orders {
     print: usize,
     /// Sets outputs.
     set: Vec<String>,
+    /// Leaves a file with the attempt's name in it.
+    leave: Option<String>,
 }
 
 /// `xtask crash-step [--work MS] [--fail] …`.
@@ -62,6 +64,9 @@ pub fn task(arguments: &[String]) -> Result<(), String> {
     if !orders.set.is_empty() {
         let file = variable("BATON_OUTPUT")?;
         fs::write(&file, orders.set.join("\n") + "\n").map_err(|error| format!("`{file}`: {error}"))?;
+    }
+    if let Some(file) = &orders.leave {
+        fs::write(file, &attempt).map_err(|error| format!("`{file}`: {error}"))?;
     }
     if let Some(mut child) = child {
         // It only waits, so nothing can be lost with it.
@@ -106,6 +111,7 @@ fn read(arguments: &[String]) -> Result<Orders, String> {
             "--child" => orders.child = true,
             "--print" => orders.print = number(value()?)? as usize,
             "--set" => orders.set.push(value()?.to_owned()),
+            "--leave" => orders.leave = Some(value()?.to_owned()),
             "--linger" => rest(FOR_EVER),
             other => return Err(format!("`{other}` is unknown")),
         }

@@ -10,13 +10,16 @@ use super::step::{LEDGER, WORLD};
 use crate::workspace;
 
 /// The reference plans, in the order in which they are run.
-pub const PLANS: &[&str] = &["first", "retries", "policies", "locks", "abort", "output"];
+pub const PLANS: &[&str] = &["first", "retries", "policies", "locks", "abort", "output", "deaf"];
 
 /// The steps that the reference plans must have in all.
 pub const MIN_STEPS: usize = 40;
 
 /// A program that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A dead owner's lock that is held for longer is held by something that should not have it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The folder of one worker. Everything in it is made anew for each try, always under the same names: a run
 /// remembers where it was started.
@@ -66,16 +69,24 @@ impl World {
     /// A store that has seen a run, so that a plan's own writes are not buried under those that make a store.
     fn make_template(&self, name: &str, plan_bytes: usize) -> Result<(), String> {
         self.clear()?;
-        let padding = "# Nothing.\n".repeat(plan_bytes / 11);
-        let said = self.run(&mut self.command(&["run", "-", "--output", "json"], Some(&(padding + WARM_UP))))?;
-        if said.code != Some(0) {
-            return Err(format!("the program cannot run a plan of one step:\n{}{}", said.stdout, said.stderr));
-        }
+        self.warm_up(plan_bytes)?;
         let template = self.folder.join(name);
         if template.exists() {
             fs::remove_dir_all(&template).map_err(|error| format!("`{}`: {error}", template.display()))?;
         }
         fs::rename(self.data(), &template).map_err(|error| format!("`{}`: {error}", template.display()))
+    }
+
+    /// Runs a plan of one step and about so many bytes.
+    pub fn warm_up(&self, plan_bytes: usize) -> Result<(), String> {
+        const NOTHING: &str = "# Nothing.\n";
+        let plan = NOTHING.repeat(plan_bytes / NOTHING.len()) + WARM_UP;
+        let said = self.run(&mut self.command(&["run", "-", "--output", "json"], Some(&plan)))?;
+        if said.code == Some(0) {
+            Ok(())
+        } else {
+            Err(format!("the program cannot run a plan of one step:\n{}{}", said.stdout, said.stderr))
+        }
     }
 
     /// As it is before a plan is run: with a store, or for the first plan without.
@@ -162,6 +173,27 @@ impl World {
                 said.stderr
             ))
         }
+    }
+
+    /// Waits until no process holds the lock of an owner any more; answers whether one did. A child that was being
+    /// started when its parent died has the lock open until its own program begins.
+    pub fn wait_for_locks(&self) -> Result<bool, String> {
+        let Ok(owners) = fs::read_dir(self.data().join("owners")) else { return Ok(false) };
+        let mut waited = false;
+        for path in owners.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("lock".as_ref()))
+        {
+            let file = File::open(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
+            if file.try_lock_shared().is_ok() {
+                continue;
+            }
+            waited = true;
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || tell.send(file.lock_shared().is_ok()));
+            if told.recv_timeout(LOCK_PATIENCE) != Ok(true) {
+                return Err(format!("`{}` is still locked although its owner is dead", path.display()));
+            }
+        }
+        Ok(waited)
     }
 
     /// Ends whatever steps of this world still run, and answers with their names: there should be none.
