@@ -55,7 +55,7 @@ pub(super) fn classify(input: Input) -> Outcome {
             both.push(json!({
                 "path": path_text::text(path),
                 "class": class,
-                "resolve": policy.resolution(class),
+                "resolve": policy.rule(class).resolve,
             }));
         }
     }

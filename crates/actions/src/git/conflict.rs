@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Git;
 use super::failed;
-use super::policy::Resolution;
+use super::policy::{Resolution, Rule};
 use crate::registry::ActionFailure;
 
 const SYMLINK: &str = "120000";
@@ -56,11 +56,15 @@ pub(super) struct Facts {
 /// What becomes of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Take {
-    /// The branch's version, or its deletion.
+    /// The branch's whole version, or its deletion.
     Ours,
-    /// The source's version, or its deletion.
+    /// The source's whole version, or its deletion.
     Theirs,
-    /// Both versions of each conflicting stretch.
+    /// The merged file, with the branch's version of each stretch that conflicts.
+    OursInside,
+    /// The merged file, with the source's version of each stretch that conflicts.
+    TheirsInside,
+    /// The merged file, with both versions of each stretch that conflicts.
     Union,
 }
 
@@ -82,12 +86,14 @@ impl Unmerged {
 
 /// Whether and how the policy resolves a conflict: what is taken and why, or why it is left.
 ///
-/// A whole version of the file is taken, never a mixture, except for a union. A version may be taken only where it is
-/// exactly what that side has at that very path: with a rename, a type change or several merge bases in play, git puts
+/// Where both sides changed a text file, what does not conflict is kept from both, unless the rule asks for the whole
+/// file of the side that wins. Elsewhere the whole version is taken, for there is nothing to keep of the other.
+///
+/// A version may be taken only where it is exactly what that side has at that very path: with a rename, a type change or several merge bases in play, git puts
 /// made-up content or another path's content there, and taking it would be wrong without anybody seeing it.
-pub(super) fn decide(facts: &Facts, resolution: Resolution) -> Result<(Take, String), String> {
+pub(super) fn decide(facts: &Facts, rule: Rule) -> Result<(Take, String), String> {
     let Unmerged { base, ours, theirs, .. } = &facts.unmerged;
-    if resolution == Resolution::Manual {
+    if rule.resolve == Resolution::Manual {
         return Err("the policy leaves files of this class to a person".to_owned());
     }
     let entries = || [base, ours, theirs].into_iter().flatten();
@@ -110,16 +116,20 @@ pub(super) fn decide(facts: &Facts, resolution: Resolution) -> Result<(Take, Str
     {
         return Err("one side is a symbolic link and the other a file".to_owned());
     }
-    match resolution {
+    let is_text = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.mode != SYMLINK);
+    let inside = !rule.whole_file && !facts.binary && [base, ours, theirs].into_iter().all(is_text);
+    let (take_ours, take_theirs) =
+        if inside { (Take::OursInside, Take::TheirsInside) } else { (Take::Ours, Take::Theirs) };
+    match rule.resolve {
         Resolution::Manual => unreachable!("answered above"),
-        Resolution::Ours => Ok((Take::Ours, "the policy takes our version".to_owned())),
-        Resolution::Theirs => Ok((Take::Theirs, "the policy takes their version".to_owned())),
+        Resolution::Ours => Ok((take_ours, "so the policy says".to_owned())),
+        Resolution::Theirs => Ok((take_theirs, "so the policy says".to_owned())),
         Resolution::Newest => match (facts.ours_time, facts.theirs_time) {
             (Some(ours), Some(theirs)) if ours > theirs => {
-                Ok((Take::Ours, format!("ours is newer by {} s", ours.abs_diff(theirs))))
+                Ok((take_ours, format!("ours is newer by {} s", ours.abs_diff(theirs))))
             }
             (Some(ours), Some(theirs)) if theirs > ours => {
-                Ok((Take::Theirs, format!("theirs is newer by {} s", ours.abs_diff(theirs))))
+                Ok((take_theirs, format!("theirs is newer by {} s", ours.abs_diff(theirs))))
             }
             (Some(_), Some(_)) => {
                 Err("both sides were committed in the same second, so time decides nothing".to_owned())
@@ -131,7 +141,7 @@ pub(super) fn decide(facts: &Facts, resolution: Resolution) -> Result<(Take, Str
             (Some(ours), Some(theirs)) if ours.mode != theirs.mode || ours.mode == SYMLINK => {
                 Err("a union needs two regular files of the same mode".to_owned())
             }
-            (Some(_), Some(_)) => Ok((Take::Union, "both versions of each conflicting stretch are kept".to_owned())),
+            (Some(_), Some(_)) => Ok((Take::Union, "so the policy says".to_owned())),
             _ => Err("a union of a file and its deletion has no meaning".to_owned()),
         },
     }
@@ -260,8 +270,30 @@ mod tests {
         }
     }
 
-    fn taken(facts: &Facts, resolution: Resolution) -> Option<Take> {
-        decide(facts, resolution).ok().map(|(take, _)| take)
+    fn whole(resolve: Resolution) -> Rule {
+        Rule { resolve, whole_file: true }
+    }
+
+    fn taken(facts: &Facts, resolve: Resolution) -> Option<Take> {
+        decide(facts, whole(resolve)).ok().map(|(take, _)| take)
+    }
+
+    #[test]
+    fn what_does_not_conflict_is_kept_from_both_sides_unless_the_whole_file_is_asked_for() {
+        let inside = |facts: &Facts, resolve| decide(facts, Rule { resolve, whole_file: false }).map(|(take, _)| take);
+        assert_eq!(inside(&both_changed(), Resolution::Newest), Ok(Take::OursInside));
+        assert_eq!(inside(&both_changed(), Resolution::Theirs), Ok(Take::TheirsInside));
+        assert_eq!(taken(&both_changed(), Resolution::Theirs), Some(Take::Theirs));
+        // Where there is nothing to keep of the other side, the whole version is the only one there is.
+        let mut binary = both_changed();
+        binary.binary = true;
+        let mut deleted = both_changed();
+        (deleted.unmerged.theirs, deleted.theirs_tree) = (None, None);
+        let mut added = both_changed();
+        (added.unmerged.base, added.base_tree) = (None, None);
+        for facts in [binary, deleted, added] {
+            assert_eq!(inside(&facts, Resolution::Newest), Ok(Take::Ours), "{facts:?}");
+        }
     }
 
     #[test]
@@ -269,9 +301,9 @@ mod tests {
         let mut facts = both_changed();
         assert_eq!(taken(&facts, Resolution::Newest), Some(Take::Ours));
         facts.theirs_time = Some(7201);
-        assert_eq!(decide(&facts, Resolution::Newest), Ok((Take::Theirs, "theirs is newer by 1 s".to_owned())));
+        assert_eq!(decide(&facts, whole(Resolution::Newest)), Ok((Take::Theirs, "theirs is newer by 1 s".to_owned())));
         facts.theirs_time = Some(7200);
-        assert!(decide(&facts, Resolution::Newest).unwrap_err().contains("same second"));
+        assert!(decide(&facts, whole(Resolution::Newest)).unwrap_err().contains("same second"));
         facts.theirs_time = None;
         assert_eq!(taken(&facts, Resolution::Newest), None);
     }
@@ -300,7 +332,7 @@ mod tests {
         several_bases.base_tree = None;
         for facts in [renamed, only_one_stage, submodule, link, several_bases] {
             for resolution in every {
-                assert!(decide(&facts, resolution).is_err(), "{resolution:?} of {facts:?}");
+                assert!(decide(&facts, whole(resolution)).is_err(), "{resolution:?} of {facts:?}");
             }
         }
         assert_eq!(taken(&both_changed(), Resolution::Manual), None);

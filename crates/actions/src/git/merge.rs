@@ -176,18 +176,22 @@ pub(super) fn resolve_by_policy(worktree: &Worktree, state: &mut State, policy: 
         let class = policy.class(&unmerged.path).to_owned();
         let kind = unmerged.kind().to_owned();
         let facts = conflict::facts(git, unmerged, &state.target, &state.source, base.as_deref())?;
-        let decision = conflict::decide(&facts, policy.resolution(&class)).and_then(|(take, why)| {
+        let decision = conflict::decide(&facts, policy.rule(&class)).and_then(|(take, why)| {
             let entry = match take {
                 Take::Ours => facts.unmerged.ours.clone(),
                 Take::Theirs => facts.unmerged.theirs.clone(),
-                Take::Union => Some(union(worktree, &facts.unmerged)?),
+                Take::OursInside => Some(mixed(worktree, &facts.unmerged, "--ours")?),
+                Take::TheirsInside => Some(mixed(worktree, &facts.unmerged, "--theirs")?),
+                Take::Union => Some(mixed(worktree, &facts.unmerged, "--union")?),
             };
             Ok((take, entry, why))
         });
         match decision {
             Ok((take, entry, why)) => {
                 let took = match (take, &entry) {
-                    (Take::Union, _) => "both",
+                    (Take::Union, _) => "both where they conflict",
+                    (Take::OursInside, _) => "ours where they conflict",
+                    (Take::TheirsInside, _) => "theirs where they conflict",
                     (Take::Ours, Some(_)) => "ours",
                     (Take::Ours, None) => "ours: deleted",
                     (Take::Theirs, Some(_)) => "theirs",
@@ -245,10 +249,10 @@ fn index_lines(lines: &mut Vec<u8>, path: &[u8], entry: Option<&Entry>, id_lengt
     }
 }
 
-/// The content that keeps both versions of each conflicting stretch, written into the repository.
-fn union(worktree: &Worktree, unmerged: &Unmerged) -> Result<Entry, String> {
+/// The merged file, where `favour` says which version of each conflicting stretch is kept; written into the repository.
+fn mixed(worktree: &Worktree, unmerged: &Unmerged, favour: &str) -> Result<Entry, String> {
     let (Some(ours), Some(theirs)) = (&unmerged.ours, &unmerged.theirs) else {
-        return Err("a union needs two versions".to_owned());
+        return Err("two versions are needed to keep something of each".to_owned());
     };
     let write = |name: &str, entry: Option<&Entry>| -> Result<std::path::PathBuf, String> {
         let content = match entry {
@@ -260,18 +264,21 @@ fn union(worktree: &Worktree, unmerged: &Unmerged) -> Result<Entry, String> {
         Ok(file)
     };
     let files = [
-        write("baton-union-ours", Some(ours))?,
-        write("baton-union-base", unmerged.base.as_ref())?,
-        write("baton-union-theirs", Some(theirs))?,
+        write("baton-version-ours", Some(ours))?,
+        write("baton-version-base", unmerged.base.as_ref())?,
+        write("baton-version-theirs", Some(theirs))?,
     ];
-    let words = ["merge-file", "-p", "--union", "--"].map(OsStr::new);
+    let words = ["merge-file", "-p", favour, "--"].map(OsStr::new);
     let files: Vec<&OsStr> = files.iter().map(|file| file.as_os_str()).collect();
     let merged = worktree.git.bytes(&[&words[..], &files].concat()).map_err(|failure| failure.message)?;
     let id = worktree
         .git
         .feed(&["hash-object", "-w", "--no-filters", "--stdin"], &merged)
         .map_err(|failure| failure.message)?;
-    Ok(Entry { mode: ours.mode.clone(), id: String::from_utf8_lossy(&id).trim().to_owned() })
+    // A mode that only one side changed is no conflict, whoever wins inside the file.
+    let theirs_is_old = unmerged.base.as_ref().is_some_and(|base| base.mode == theirs.mode);
+    let mode = if theirs_is_old { &ours.mode } else { &theirs.mode };
+    Ok(Entry { mode: mode.clone(), id: String::from_utf8_lossy(&id).trim().to_owned() })
 }
 
 /// Lets the resolver's command decide what is left. It edits the files in the merge's work tree. A file that had

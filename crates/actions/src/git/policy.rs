@@ -18,11 +18,11 @@ const POLICY_BYTES: u64 = 1024 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Resolution {
-    /// The version of the side that committed a change to the file last.
+    /// The side that committed a change to the file last.
     Newest,
-    /// The version of the branch that is merged into.
+    /// The branch that is merged into.
     Ours,
-    /// The version of the source.
+    /// The source.
     Theirs,
     /// Both versions of each conflicting stretch, ours first.
     Union,
@@ -30,10 +30,18 @@ pub(super) enum Resolution {
     Manual,
 }
 
+/// What is done about conflicts in the files of a class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Rule {
+    pub(super) resolve: Resolution,
+    /// Whether the side that wins gives the whole file, and not only the stretches that conflict.
+    pub(super) whole_file: bool,
+}
+
 /// What a policy file says, ready to be asked.
 #[derive(Debug)]
 pub(super) struct Policy {
-    classes: BTreeMap<String, Resolution>,
+    classes: BTreeMap<String, Rule>,
     default: String,
     globs: GlobSet,
     /// The class that each glob of `globs` leads to.
@@ -48,7 +56,7 @@ struct PolicyFile {
     description: String,
     default: String,
     classes: BTreeMap<String, ClassEntry>,
-    rules: Vec<Rule>,
+    rules: Vec<RuleEntry>,
 }
 
 #[derive(Deserialize)]
@@ -58,21 +66,25 @@ struct ClassEntry {
     #[expect(dead_code, reason = "people write here what the class is for")]
     description: String,
     resolve: Resolution,
+    #[serde(default)]
+    whole_file: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
+struct RuleEntry {
     paths: Vec<String>,
     class: String,
 }
+
+const LEFT: Rule = Rule { resolve: Resolution::Manual, whole_file: false };
 
 impl Policy {
     /// The policy that leaves every conflict to a person.
     pub(super) fn none() -> Self {
         let class = "unclassified".to_owned();
         Self {
-            classes: BTreeMap::from([(class.clone(), Resolution::Manual)]),
+            classes: BTreeMap::from([(class.clone(), LEFT)]),
             default: class,
             globs: GlobSet::empty(),
             class_of_glob: Vec::new(),
@@ -129,7 +141,14 @@ impl Policy {
             return Err(problems.into_iter().collect::<Vec<_>>().join("; "));
         }
         let globs = globs.build().map_err(|error| error.to_string())?;
-        let classes = file.classes.into_iter().map(|(name, entry)| (name, entry.resolve)).collect();
+        let classes = file
+            .classes
+            .into_iter()
+            .map(|(name, entry)| {
+                let ClassEntry { resolve, whole_file, .. } = entry;
+                (name, Rule { resolve, whole_file })
+            })
+            .collect();
         Ok(Self { classes, default: file.default, globs, class_of_glob })
     }
 
@@ -139,9 +158,9 @@ impl Policy {
         first.map_or(&self.default, |glob| &self.class_of_glob[glob])
     }
 
-    /// How conflicts in files of a class are resolved.
-    pub(super) fn resolution(&self, class: &str) -> Resolution {
-        self.classes.get(class).copied().unwrap_or(Resolution::Manual)
+    /// What is done about conflicts in the files of a class.
+    pub(super) fn rule(&self, class: &str) -> Rule {
+        self.classes.get(class).copied().unwrap_or(LEFT)
     }
 }
 
@@ -153,7 +172,7 @@ mod tests {
         "default": "code",
         "classes": {
             "code": {"resolve": "manual"},
-            "generated": {"resolve": "newest"},
+            "generated": {"resolve": "newest", "whole_file": true},
             "docs": {"resolve": "union", "description": "prose"}
         },
         "rules": [
@@ -177,9 +196,9 @@ mod tests {
         ] {
             assert_eq!(policy.class(path), class, "{}", String::from_utf8_lossy(path));
         }
-        assert_eq!(policy.resolution("docs"), Resolution::Union);
-        assert_eq!(policy.resolution("generated"), Resolution::Newest);
-        assert_eq!(Policy::none().resolution(Policy::none().class(b"any")), Resolution::Manual);
+        assert_eq!(policy.rule("docs"), Rule { resolve: Resolution::Union, whole_file: false });
+        assert_eq!(policy.rule("generated"), Rule { resolve: Resolution::Newest, whole_file: true });
+        assert_eq!(Policy::none().rule(Policy::none().class(b"any")), LEFT);
     }
 
     #[test]

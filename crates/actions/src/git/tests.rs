@@ -33,13 +33,15 @@ const POLICY: &str = r#"{
     "default": "code",
     "classes": {
         "code": {"resolve": "manual"},
-        "data": {"resolve": "newest"},
+        "data": {"resolve": "newest", "whole_file": true},
+        "text": {"resolve": "newest"},
         "log": {"resolve": "union"},
         "mine": {"resolve": "ours"},
         "yours": {"resolve": "theirs"}
     },
     "rules": [
         {"paths": ["**/*.data"], "class": "data"},
+        {"paths": ["**/*.text"], "class": "text"},
         {"paths": ["**/*.log"], "class": "log"},
         {"paths": ["**/*.mine"], "class": "mine"},
         {"paths": ["**/*.yours"], "class": "yours"}
@@ -404,8 +406,31 @@ fn the_policy_resolves_by_time_side_or_union_and_the_commit_says_so() {
     }
     let message = git(&world.path("remote.git"), &["log", "-1", "--format=%B", "main"]);
     assert!(message.contains("x.data (data): theirs; theirs is newer by 3600 s"), "{message}");
-    assert!(message.contains("z.log (log): both"), "{message}");
+    assert!(message.contains("z.log (log): both where they conflict"), "{message}");
     assert_eq!(world.mine(), before);
+}
+
+#[test]
+fn the_newer_side_wins_where_they_conflict_and_both_are_kept_where_they_do_not() {
+    let base = "top\n1\n2\n3\n4\n5\n6\nmiddle\n1\n2\n3\n4\n5\n6\nend\n";
+    let remote = base.replace("top", "remote's top").replace("middle", "remote's middle");
+    let here = base.replace("middle", "my middle").replace("end", "my end");
+    let world = World::with(&[("x.text", base), ("x.data", base)]);
+    make_executable(&world.path("other/x.text"));
+    world.commit("other", 3600, &[("x.text", &remote), ("x.data", &remote)]);
+    git(&world.path("other"), &["push", "--quiet", "origin", "HEAD:main"]);
+    world.commit("user", 7200, &[("x.text", &here), ("x.data", &here)]);
+    let merge = world.prepare(&world.ask()).expect("healthy");
+    merge.merge().expect("git's part");
+    merge.resolve().expect("decided by time");
+    merge.finish(&merge.push(&merge.commit().expect("a commit")).expect("pushed")).expect("the end");
+    assert!(
+        git(&world.path("remote.git"), &["ls-tree", "main", "x.text"]).starts_with("100755"),
+        "only they changed it"
+    );
+    let mixed = base.replace("top", "remote's top").replace("middle", "my middle").replace("end", "my end");
+    assert_eq!(world.remote_file(b"x.text"), Some(mixed));
+    assert_eq!(world.remote_file(b"x.data"), Some(here), "the whole file, for a tool made it");
 }
 
 #[test]
@@ -560,7 +585,7 @@ fn renames_and_files_against_folders_are_left_by_every_policy() {
 
 #[test]
 fn links_modes_submodules_and_binaries_are_whole_versions_or_left() {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
     // A link against a file.
     let world = World::with(&[("x", "1\n")]);
     world.other_pushes(10, &[("thing", "file\n")]);
@@ -584,7 +609,7 @@ fn links_modes_submodules_and_binaries_are_whole_versions_or_left() {
     let world = World::with(&[("x", "1\n")]);
     world.other_pushes(10, &[("tool", "remote\n")]);
     fs::write(world.user().join("tool"), "user\n").expect("written");
-    fs::set_permissions(world.user().join("tool"), fs::Permissions::from_mode(0o755)).expect("executable");
+    make_executable(&world.user().join("tool"));
     world.commit("user", 20, &[]);
     refused(world.safe_merge(&greedy(&world, "union")), EXIT_BLOCKED, &["tool", "same mode"]);
     world.safe_merge(&greedy(&world, "theirs")).expect("decided");
@@ -962,9 +987,13 @@ fn no_hook_of_the_merged_tree_runs() {
 }
 
 fn install_hook(path: &Path, script: &str) {
-    use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(path.parent().expect("a folder")).expect("made");
     fs::write(path, script).expect("written");
+    make_executable(path);
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
 }
 
