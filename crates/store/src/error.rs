@@ -21,7 +21,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// There is no data directory here.
-    #[error("there is no Baton data at `{}`; `baton run` makes it, or name another place with --data-dir", path.display())]
+    #[error(
+        "there is no Baton data at `{}`; `baton run` makes it, or name another place with --data-dir",
+        path.display()
+    )]
     NoStore {
         /// Where it was looked for.
         path: PathBuf,
@@ -54,7 +57,8 @@ pub enum StoreError {
     },
     /// The database was written by a newer Baton.
     #[error(
-        "`{}` has schema version {found} and this Baton knows {known} at most; use the Baton that wrote it, or a newer one",
+        "`{}` has schema version {found} and this Baton knows {known} at most; use the Baton that wrote it, or a \
+         newer one",
         path.display()
     )]
     NewerSchema {
@@ -85,7 +89,8 @@ pub enum StoreError {
     },
     /// The database itself is damaged.
     #[error(
-        "the database `{}` is damaged: {detail}; `baton doctor` says what is readable, `baton restore` takes back a backup",
+        "the database `{}` is damaged: {detail}; `baton doctor` says what is readable, `baton restore` takes back a \
+         backup",
         path.display()
     )]
     Damaged {
@@ -96,8 +101,8 @@ pub enum StoreError {
     },
     /// One log is damaged; the others are not touched by it.
     #[error(
-        "the log of {} is damaged at event {seq}: {detail}; other runs are not touched; `baton doctor` checks all of them, \
-         `baton restore` takes back a backup",
+        "the log of {} is damaged at event {seq}: {detail}; other runs are not touched; `baton doctor` checks all \
+         of them, `baton restore` takes back a backup",
         log_name(log)
     )]
     DamagedLog {
@@ -135,13 +140,19 @@ pub enum StoreError {
         detail: String,
     },
     /// An earlier write failed, so this store no longer answers.
-    #[error("an earlier write to `{}` failed, so nothing is written any more; check the disk, then `baton resume`", path.display())]
+    #[error(
+        "an earlier write to `{}` failed, so nothing is written any more; check the disk, then `baton resume`",
+        path.display()
+    )]
     Distrusted {
         /// The file.
         path: PathBuf,
     },
     /// Another process holds the database.
-    #[error("another process has been writing to `{}` for longer than {waited_secs} s; try again, or end it", path.display())]
+    #[error(
+        "another process has been writing to `{}` for longer than {waited_secs} s; try again, or end it",
+        path.display()
+    )]
     Busy {
         /// The file.
         path: PathBuf,
@@ -168,7 +179,8 @@ pub enum StoreError {
     },
     /// Somebody else drives the run.
     #[error(
-        "run {run} belongs to process {pid} on {host} (`{command}`), which is alive; cancel it there, or wait for its end"
+        "run {run} belongs to process {pid} on {host} (`{command}`), which is alive; cancel it there, or wait for \
+         its end"
     )]
     Owned {
         /// The run.
@@ -207,7 +219,10 @@ pub enum StoreError {
         limit: u64,
     },
     /// A path leads out of the folder it must stay in.
-    #[error("`{}` is not a regular file below `{}`, and symbolic links are not followed", path.display(), folder.display())]
+    #[error(
+        "`{}` is not a regular file below `{}`, and symbolic links are not followed",
+        path.display(), folder.display()
+    )]
     Outside {
         /// The path.
         path: PathBuf,

@@ -9,6 +9,12 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Makes a FIFO that only this user can open.
+pub(crate) fn make_fifo(path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode};
+    Ok(rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?)
+}
+
 /// The name of the network file system on which `path` lies, or nothing where it is local.
 #[cfg(target_os = "linux")]
 pub(crate) fn network_kind(path: &Path) -> io::Result<Option<String>> {

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use baton_core::Epoch;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::OFlags;
 
-use crate::{DataDir, Result, StoreError};
+use crate::{DataDir, Result, StoreError, filesystem};
 
 /// What an owner says about itself, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -87,8 +87,7 @@ impl OwnerFiles {
             }
             _ => {}
         }
-        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-            .map_err(|error| StoreError::io("make the FIFO", &path)(error.into()))?;
+        filesystem::make_fifo(&path).map_err(StoreError::io("make the FIFO", &path))?;
         // Open for both, so that it never reads as ended when a waker closes it.
         let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
         let wake = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);

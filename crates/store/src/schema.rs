@@ -148,7 +148,9 @@ JOIN (
 
 CREATE VIEW plans AS
 SELECT sha256, name, bytes,
-    (SELECT group_concat(text, '') FROM (SELECT text FROM plan_part WHERE plan_part.plan = plan.id ORDER BY part)) AS text
+    (
+        SELECT group_concat(text, '') FROM (SELECT text FROM plan_part WHERE plan_part.plan = plan.id ORDER BY part)
+    ) AS text
 FROM plan;
 
 CREATE VIEW artifacts AS SELECT run, step, attempt, path, bytes, sha256 FROM artifact;

@@ -337,9 +337,18 @@ impl SqliteStore {
         let moved = self
             .connection
             .prepare_cached(
-                "UPDATE head SET seq = ?2, hash = ?3, at = ?4 WHERE log = ?1 AND epoch = ?5 AND seq = ?6 AND format = ?7",
+                "UPDATE head SET seq = ?2, hash = ?3, at = ?4 WHERE log = ?1 AND epoch = ?5 \
+                 AND seq = ?6 AND format = ?7",
             )?
-            .execute(params![log as i64, last.seq as i64, &last.hash[..], at, head.epoch as i64, head.seq as i64, stored::FORMAT])?;
+            .execute(params![
+                log as i64,
+                last.seq as i64,
+                &last.hash[..],
+                at,
+                head.epoch as i64,
+                head.seq as i64,
+                stored::FORMAT
+            ])?;
         if moved == 0 {
             self.scratch = scratch;
             self.heads.remove(&log);
@@ -419,7 +428,8 @@ impl SqliteStore {
             for artifact in &end.artifacts {
                 self.connection
                     .prepare_cached(
-                        "INSERT INTO artifact (run, seq, step, attempt, path, bytes, sha256) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                        "INSERT INTO artifact (run, seq, step, attempt, path, bytes, sha256) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                     )?
                     .execute(params![
                         log as i64,
@@ -492,7 +502,8 @@ impl SqliteStore {
         let mut select = self
             .connection
             .prepare_cached(
-                "SELECT key, at, kind, step, attempt, payload, hash FROM event WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
+                "SELECT key, at, kind, step, attempt, payload, hash FROM event WHERE key BETWEEN ?1 AND ?2 \
+                 ORDER BY key",
             )
             .map_err(&failed)?;
         let mut rows =
@@ -693,21 +704,15 @@ impl Store for SqliteStore {
             let run = next(transaction, "last_run").map_err(&failed)?;
             let plan = insert_plan(transaction, new).map_err(&failed)?;
             let columns = stored::encode_created(created, &mut lines);
-            let row = Row {
-                log: run,
-                seq: 1,
-                at: new.at.0,
-                kind: columns.kind,
-                step: None,
-                attempt: None,
-                payload: &lines,
-            };
+            let row =
+                Row { log: run, seq: 1, at: new.at.0, kind: columns.kind, step: None, attempt: None, payload: &lines };
             let hash = chain::link(&chain::START, &row, &mut Vec::new());
             let epoch = owner.map(|owner| owner.0 as i64);
             let insert = || -> rusqlite::Result<()> {
                 transaction
                     .prepare_cached(
-                        "INSERT INTO head (log, epoch, owner, seq, at, format, hash) VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6)",
+                        "INSERT INTO head (log, epoch, owner, seq, at, format, hash) \
+                         VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6)",
                     )?
                     .execute(params![run as i64, epoch.unwrap_or(0), epoch, new.at.0, stored::FORMAT, &hash[..]])?;
                 let labels = serde_json::to_string(&created.labels).unwrap_or_default();
@@ -875,7 +880,8 @@ impl Store for SqliteStore {
         let mut select = self
             .connection
             .prepare_cached(
-                "SELECT key, at, kind, step, attempt, payload FROM event WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?3",
+                "SELECT key, at, kind, step, attempt, payload FROM event WHERE key > ?1 AND key <= ?2 \
+                 ORDER BY key LIMIT ?3",
             )
             .map_err(&failed)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -1086,8 +1092,8 @@ fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access
     if access == Access::Read {
         if version < schema::VERSION {
             let detail = format!(
-                "`{}` has schema version {version} and is not brought to {} by looking; a command that writes does that, \
-                 such as `baton gc`",
+                "`{}` has schema version {version} and is not brought to {} by looking; a command that writes does \
+                 that, such as `baton gc`",
                 path.display(),
                 schema::VERSION
             );

@@ -98,18 +98,21 @@ fn a_person_reads_the_truth_with_sql() {
     let sql =
         Connection::open_with_flags(disk.directory.database(), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     insta::assert_snapshot!(
-        rows(&sql, "SELECT run, plan_id, status, created_at, started_at, ended_at, duration_ms, last_seq FROM runs").join("\n"),
+        rows(&sql, "SELECT run, plan_id, status, created_at, started_at, ended_at, duration_ms, last_seq \
+             FROM runs").join("\n"),
         @"1 demo failed 1000 1010 1045 35 7"
     );
     insta::assert_snapshot!(
-        rows(&sql, "SELECT step, status, attempts, started_at, ended_at, duration_ms FROM steps WHERE run = 1").join("\n"),
+        rows(&sql, "SELECT step, status, attempts, started_at, ended_at, duration_ms \
+             FROM steps WHERE run = 1").join("\n"),
         @r"
     fetch succeeded 1 1011 1020 9
     store failed 1 1020 1045 25
     "
     );
     insta::assert_snapshot!(
-        rows(&sql, "SELECT seq, time, kind, step, attempt, payload ->> 'code' FROM events WHERE run = 1 AND seq > 3").join("\n"),
+        rows(&sql, "SELECT seq, time, kind, step, attempt, payload ->> 'code' \
+             FROM events WHERE run = 1 AND seq > 3").join("\n"),
         @r"
     4 1970-01-01T00:00:01.020Z step_succeeded fetch 1 0
     5 1970-01-01T00:00:01.020Z step_started store 1 -
@@ -357,8 +360,14 @@ fn the_export_holds_every_event_in_order_and_is_completed_after_a_crash() {
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!(lines.len(), 4);
     insta::assert_snapshot!(
-        lines[3],
-        @r#"{"seq":4,"at":"2026-11-20T13:24:04.007Z","run":1,"kind":"step_succeeded","step":"fetch","attempt":1,"cause":"exit","code":0,"duration_ms":0,"output":"done\n"}"#
+        lines[3].replace("\",\"", "\",\n\""),
+        @r#"
+    {"seq":4,"at":"2026-11-20T13:24:04.007Z",
+    "run":1,"kind":"step_succeeded",
+    "step":"fetch",
+    "attempt":1,"cause":"exit",
+    "code":0,"duration_ms":0,"output":"done\n"}
+    "#
     );
     for (line, event) in lines.iter().zip(next.events(Log::Run(run), 0, 100).unwrap()) {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
