@@ -158,6 +158,10 @@ impl<'s, 'c> Builder<'s, 'c> {
     }
 
     fn wrong_type(&mut self, field: &str, wanted: &str, found: &Event<'s>, span: Span) {
+        // Where the text breaks off, that was reported.
+        if *found == Event::End {
+            return;
+        }
         let message = format!("`{field}` takes {wanted}, and this is {}", describe(found));
         let mut problem = Problem::error("wrong_type", span, message);
         if let Event::Scalar(scalar) = found {
@@ -166,10 +170,11 @@ impl<'s, 'c> Builder<'s, 'c> {
             }
             let text = shorten(&scalar.text);
             if wanted.contains("list") && scalar.kind != ScalarKind::Null {
-                problem = problem.hint(format!("write [{text}]"));
+                let quoted = if scalar.kind == ScalarKind::Text { format!("\"{text}\"") } else { text };
+                problem = problem.hint(format!("write [{quoted}]"));
             } else if wanted == "true or false" {
                 if let Some(value) = yaml::old_boolean(&scalar.text) {
-                    problem = problem.hint(format!("in YAML 1.2 that is text; write `{value}`"));
+                    problem = problem.hint(format!("that is text; write `{value}`"));
                 }
             } else if scalar.kind == ScalarKind::Text && wanted.contains("number") {
                 if scalar.text.trim().parse::<f64>().is_ok() {
@@ -691,7 +696,7 @@ impl<'s, 'c> Builder<'s, 'c> {
         let number = match expr::parse(text) {
             Ok(parsed) => {
                 let keep = self.data.expressions.len() < KEPT_EXPRESSIONS;
-                let parsed = keep.then(|| Box::new(parsed));
+                let parsed = if keep { parsed } else { parsed.without_tree() };
                 self.data.expressions.push(ExpressionEntry { text: sym, parsed });
                 Some(self.data.expressions.len() as u32 - 1)
             }
@@ -832,7 +837,7 @@ impl<'s, 'c> Builder<'s, 'c> {
                 Some(at) => Read::Word(at),
                 None => {
                     let hint = did_you_mean(&scalar.text, words.iter().copied())
-                        .unwrap_or_else(|| format!("it is {}", words.join(", ")));
+                        .unwrap_or_else(|| format!("it is one of {}", words.join(", ")));
                     let message = format!("`{}` cannot be `{}`", field.key, shorten(&scalar.text));
                     self.problem(Problem::error("bad_choice", span, message).hint(hint));
                     Read::Bad

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::builder::Links;
-use crate::expr::{self, Expression, Facet};
+use crate::expr::{Expression, Facet};
 use crate::plan::{Data, Form, NO_STEP, Part, Text, What};
 use crate::problem::{Problem, Problems, shorten};
 use crate::source::{Source, Span};
@@ -203,30 +203,51 @@ fn order(data: &mut Data, links: &Links, problems: &mut Problems) -> bool {
     cyclic
 }
 
-/// Every step that is left waits for another that is left: following the first one each time leads into a cycle.
+/// Goes through the steps that are left, depth first and without nesting. A step that is met again while it is open
+/// closes a cycle; of the cycles that share a step, the first is told.
 fn cycles(data: &Data, waits: &Waits<'_>, missing: &[u32], links: &Links, problems: &mut Problems) {
-    let mut visit = vec![0u32; missing.len()];
-    for first in (0..missing.len() as u32).filter(|step| missing[*step as usize] > 0) {
-        let mark = first + 1;
-        let mut walk = Vec::new();
-        let mut at = first;
-        while visit[at as usize] == 0 {
-            visit[at as usize] = mark;
-            walk.push(at);
-            match waits.of(at).find(|other| missing[*other as usize] > 0) {
-                Some(next) => at = next,
-                None => break,
-            }
-        }
-        if visit[at as usize] != mark {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mark {
+        New,
+        Open,
+        Done,
+    }
+    let left = |step: u32| missing[step as usize] > 0;
+    let mut marks = vec![Mark::New; missing.len()];
+    let mut told = vec![false; missing.len()];
+    for first in (0..missing.len() as u32).filter(|step| left(*step)) {
+        if marks[first as usize] != Mark::New {
             continue;
         }
-        let Some(begin) = walk.iter().position(|step| *step == at) else { continue };
-        let mut cycle = walk.split_off(begin);
-        // Begin with the step that stands first in the plan.
-        let least = cycle.iter().enumerate().min_by_key(|(_, step)| **step).map_or(0, |(at, _)| at);
-        cycle.rotate_left(least);
-        report_cycle(data, &cycle, links, problems);
+        let mut open = vec![(first, waits.of(first))];
+        marks[first as usize] = Mark::Open;
+        while let Some((step, others)) = open.last_mut() {
+            let Some(other) = others.next() else {
+                marks[*step as usize] = Mark::Done;
+                open.pop();
+                continue;
+            };
+            match marks[other as usize] {
+                Mark::New if left(other) => {
+                    marks[other as usize] = Mark::Open;
+                    open.push((other, waits.of(other)));
+                }
+                // Told steps are passed before the cycle is collected, so that many cycles cost no more than one.
+                Mark::Open if !told[other as usize] && !told[*step as usize] => {
+                    let begin = open.iter().rposition(|(step, _)| *step == other).unwrap_or(0);
+                    let mut cycle: Vec<u32> = open[begin..].iter().map(|(step, _)| *step).collect();
+                    if cycle.iter().any(|step| told[*step as usize]) {
+                        continue;
+                    }
+                    cycle.iter().for_each(|step| told[*step as usize] = true);
+                    // Begin with the step that stands first in the plan.
+                    let least = cycle.iter().enumerate().min_by_key(|(_, step)| **step).map_or(0, |(at, _)| at);
+                    cycle.rotate_left(least);
+                    report_cycle(data, &cycle, links, problems);
+                }
+                _ => {}
+            }
+        }
     }
 }
 
@@ -288,15 +309,6 @@ fn reaches(data: &Data, questions: &[(u32, u32)], sets: &[Vec<u32>]) -> Vec<bool
     answers
 }
 
-/// The parsed expression, from the plan or parsed again.
-pub(crate) fn expression(data: &Data, number: u32) -> Option<Cow<'_, Expression>> {
-    let entry = &data.expressions[number as usize];
-    match &entry.parsed {
-        Some(parsed) => Some(Cow::Borrowed(parsed)),
-        None => expr::parse(data.str(entry.text)).ok().map(Cow::Owned),
-    }
-}
-
 /// The expressions in a template or a condition.
 pub(crate) fn expressions_in(data: &Data, what: What) -> Vec<u32> {
     match what {
@@ -340,7 +352,7 @@ fn references(source: &Source, data: &Data, cyclic: bool, problems: &mut Problem
             continue;
         }
         for number in expressions_in(data, occurrence.what) {
-            let Some(expression) = expression(data, number) else { continue };
+            let expression = &data.expressions[number as usize].parsed;
             let mut before = "";
             for (id, _) in &expression.references.steps {
                 // Status and outputs of one step stand beside each other.

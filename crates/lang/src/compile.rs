@@ -9,7 +9,7 @@ use baton_core::{Graph, GraphBuilder, Invocation, Policy, RunId, StepIndex, Step
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::check::{self, Waits, expression, expressions_in, names_outputs};
+use crate::check::{self, Waits, expressions_in, names_outputs};
 use crate::expr::{Facts, type_name};
 use crate::plan::{Action, Data, Form, NO_STEP, Node, NodeKind, Part, Plan, Step, Text, What};
 use crate::problem::{Problem, Problems, Severity, shorten};
@@ -292,9 +292,7 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
                     names.insert(data.str(*name).to_owned());
                 }
                 Part::Expression(number) => {
-                    if let Some(expression) = expression(data, *number) {
-                        names.extend(expression.references.vars.iter().cloned());
-                    }
+                    names.extend(data.expressions[*number as usize].parsed.references.vars.iter().cloned());
                 }
                 Part::Text(_) | Part::Variable { .. } => {}
             }
@@ -317,7 +315,7 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
                 None => continue,
             },
             What::Condition(number) => {
-                let Some(expression) = expression(data, number) else { continue };
+                let expression = &data.expressions[number as usize].parsed;
                 let names = expression.references.vars.iter().filter(|name| !vars.contains_key(*name));
                 Cow::Owned(names.cloned().collect())
             }
@@ -361,11 +359,10 @@ fn unused(data: &Data, options: &Options, problems: &mut Problems) {
             }
         }
     }
-    for number in 0..data.expressions.len() as u32 {
-        if let Some(expression) = expression(data, number) {
-            for name in expression.references.vars.iter().chain(&expression.references.guarded) {
-                candidates.remove(name.as_str());
-            }
+    for entry in &data.expressions {
+        let references = &entry.parsed.references;
+        for name in references.vars.iter().chain(&references.guarded) {
+            candidates.remove(name.as_str());
         }
     }
     let scripts: Vec<&str> = data
@@ -491,8 +488,8 @@ fn kept_outputs(data: &Data, selected: &[bool], options: &Options, problems: &mu
             continue;
         }
         for number in expressions_in(data, occurrence.what) {
-            let Some(expression) = expression(data, number) else { continue };
-            for id in names_outputs(&expression) {
+            let expression = &data.expressions[number as usize].parsed;
+            for id in names_outputs(expression) {
                 if data.find(id).is_some_and(|target| !selected[target as usize]) {
                     let (step, id) = (shorten(data.id(occurrence.step)), shorten(id));
                     let message = format!("`{step}` needs the outputs of `{id}`, which is left out of this slice");
@@ -739,11 +736,11 @@ impl Compiled {
     }
 
     fn evaluate(&self, number: u32, scope: &Scope<'_>) -> Result<Value, String> {
-        let text = self.data.str(self.data.expressions[number as usize].text);
-        let expression = expression(&self.data, number).ok_or_else(|| format!("`{text}` cannot be read"))?;
+        let entry = &self.data.expressions[number as usize];
+        let text = self.data.str(entry.text);
         let find = |id: &str| self.data.find(id).map(StepIndex);
         let facts = Facts { vars: &self.vars, plan_id: &self.data.plan_id, find: &find };
-        expression.evaluate(text, &facts, scope)
+        entry.parsed.evaluate(text, &facts, scope)
     }
 
     /// A text with everything put in. Without a scope, expressions stay as they are written.

@@ -25,8 +25,13 @@ use crate::problem::{did_you_mean, shorten};
 
 /// The longest expression, in bytes.
 pub const MAX_EXPRESSION_BYTES: usize = 4096;
-/// How deep an expression may nest: brackets, and operators or fields in a row.
-pub const MAX_EXPRESSION_DEPTH: u32 = 64;
+/// How deep an expression's tree may be. The evaluator takes some 35 KiB of stack for each level where it is not
+/// optimised, and a tenth of that where it is.
+pub const MAX_EXPRESSION_DEPTH: u32 = 32;
+/// How many brackets may stand in one another.
+const MAX_BRACKETS: usize = 16;
+/// How many `map`, `filter`, `all` and `exists` may stand in one another: each is several levels of the tree.
+const MAX_LOOPS: usize = 3;
 /// What comprehensions of one evaluation may go through and build: elements and bytes.
 const BUDGET: u64 = 4 << 20;
 /// How much of a value an error shows.
@@ -77,7 +82,8 @@ pub(crate) struct References {
 /// An expression ready to be evaluated.
 #[derive(Clone, Debug)]
 pub(crate) struct Expression {
-    ast: IdedExpr,
+    /// `None`: it is parsed again when it is needed.
+    ast: Option<IdedExpr>,
     pub(crate) references: References,
 }
 
@@ -112,7 +118,7 @@ pub(crate) fn parse(text: &str) -> Result<Expression, Vec<Fault>> {
         faults.truncate(1);
         faults
     })?;
-    let mut check = Check { text, faults: Vec::new(), references: References::default(), locals: Vec::new() };
+    let mut check = Check { text, faults: Vec::new(), references: References::default(), locals: Vec::new(), loops: 0 };
     check.hyphens();
     if check.faults.is_empty() {
         check.visit(&ast);
@@ -128,7 +134,7 @@ pub(crate) fn parse(text: &str) -> Result<Expression, Vec<Fault>> {
     let guarded = std::mem::take(&mut references.guarded);
     references.vars.retain(|name| !guarded.contains(name));
     references.guarded = guarded;
-    Ok(Expression { ast: rewrite(ast), references })
+    Ok(Expression { ast: Some(rewrite(ast)), references })
 }
 
 fn syntax_hint(text: &str) -> Option<String> {
@@ -151,33 +157,60 @@ fn offset(text: &str, (line, column): (isize, isize)) -> usize {
     crate::source::floor(text, line_start + column).min(text.len().saturating_sub(1))
 }
 
-/// Refuses what nests too deep, without nesting. The depth of an expression's tree is at most the depth of its
-/// brackets plus, in each, the longest row of operators between `&&`, `||` and `,` (which the parser balances or lists).
+/// One pair of brackets while it is scanned.
+struct Level {
+    closer: u8,
+    /// Operators since the last `&&`, `||` or `,`: each can be inside the next.
+    operators: u32,
+    /// Fields, indexes and calls since the last operator, with the deepest bracket among them.
+    chain: u32,
+    inner: u32,
+    /// The longest of these chains.
+    longest: u32,
+    /// The deepest row that is complete.
+    deepest: u32,
+    /// A ternary's parts are inside one another whatever stands between them.
+    ternaries: u32,
+    /// `&&` and `||`, which the parser joins into a balanced tree.
+    joints: u32,
+}
+
+impl Level {
+    fn new(closer: u8) -> Self {
+        Self { closer, operators: 0, chain: 0, inner: 0, longest: 0, deepest: 0, ternaries: 0, joints: 0 }
+    }
+
+    fn operator(&mut self) {
+        self.longest = self.longest.max(self.chain + self.inner);
+        self.chain = 0;
+        self.inner = 0;
+        self.operators += 1;
+    }
+
+    fn end_row(&mut self) {
+        self.operator();
+        self.deepest = self.deepest.max(self.operators - 1 + self.longest);
+        self.operators = 0;
+        self.longest = 0;
+    }
+
+    /// At least as deep as the tree of what was scanned.
+    fn depth(&self) -> u32 {
+        let row = self.operators + self.longest.max(self.chain + self.inner);
+        self.deepest.max(row) + self.ternaries + (self.joints + 1).ilog2() + u32::from(self.joints > 0)
+    }
+}
+
+/// Refuses what nests too deep, without nesting.
 fn scan(text: &str) -> Result<(), (usize, String)> {
-    struct Level {
-        /// Operators since the last `&&`, `||` or `,`, with the deepest bracket among them.
-        row: u32,
-        inner: u32,
-        deepest: u32,
-        /// A ternary's parts are one inside the other, whatever stands between them.
-        ternaries: u32,
-        closer: u8,
-    }
-    impl Level {
-        fn end_row(&mut self) {
-            self.deepest = self.deepest.max(self.row + self.inner);
-            self.row = 0;
-            self.inner = 0;
-        }
-    }
     let bytes = text.as_bytes();
-    let open = |closer| Level { row: 0, inner: 0, deepest: 0, ternaries: 0, closer };
-    let mut levels = vec![open(0)];
+    let mut levels = vec![Level::new(0)];
     let mut at = 0;
     while at < bytes.len() {
         let byte = bytes[at];
         let here = at;
         at += 1;
+        let Some(level) = levels.last_mut() else { return Ok(()) };
         if byte.is_ascii_alphabetic() || byte == b'_' {
             while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
                 at += 1;
@@ -187,31 +220,28 @@ fn scan(text: &str) -> Result<(), (usize, String)> {
             if (raw || matches!(word, "b" | "B")) && matches!(bytes.get(at), Some(b'"' | b'\'')) {
                 at = string_end(bytes, at, raw).ok_or((at, "this text has no end".to_owned()))?;
             }
-            continue;
+            if word == "in" {
+                level.operator();
+            }
         }
-        let Some(level) = levels.last_mut() else { return Ok(()) };
         match byte {
             b'"' | b'\'' => at = string_end(bytes, here, false).ok_or((here, "this text has no end".to_owned()))?,
             b'(' | b'[' | b'{' => {
-                level.row += 1;
-                if levels.len() as u32 > MAX_EXPRESSION_DEPTH / 2 {
-                    return Err((
-                        here,
-                        format!("more than {} brackets stand in one another", MAX_EXPRESSION_DEPTH / 2),
-                    ));
+                level.chain += 1;
+                if levels.len() > MAX_BRACKETS {
+                    return Err((here, format!("more than {MAX_BRACKETS} brackets stand in one another")));
                 }
-                levels.push(open(match byte {
+                levels.push(Level::new(match byte {
                     b'(' => b')',
                     b'[' => b']',
                     _ => b'}',
                 }));
             }
             b')' | b']' | b'}' => {
-                level.end_row();
                 if level.closer != byte {
                     return Err((here, format!("`{}` closes nothing that is open", char::from(byte))));
                 }
-                let depth = level.deepest + level.ternaries;
+                let depth = level.depth();
                 levels.pop();
                 if let Some(outer) = levels.last_mut() {
                     outer.inner = outer.inner.max(depth);
@@ -219,16 +249,18 @@ fn scan(text: &str) -> Result<(), (usize, String)> {
             }
             b'&' | b'|' => {
                 at += usize::from(bytes.get(at) == Some(&byte));
+                level.joints += 1;
                 level.end_row();
             }
             b',' => level.end_row(),
-            b'?' => level.ternaries += 2,
+            b'?' => level.ternaries += 1,
+            b'.' => level.chain += 1,
             b'/' if bytes.get(at) == Some(&b'/') => {
                 return Err((here, "comments are not part of an expression here".into()));
             }
-            b'+' | b'-' | b'*' | b'/' | b'%' | b'!' | b'.' | b'<' | b'>' | b'=' => {
+            b'+' | b'-' | b'*' | b'/' | b'%' | b'!' | b'<' | b'>' | b'=' => {
                 at += usize::from(bytes.get(at) == Some(&b'='));
-                level.row += 1;
+                level.operator();
             }
             b'`' => return Err((here, "backquotes are not part of an expression; write ['name']".into())),
             b'@' | b'#' | b'$' | b'^' | b'~' | b';' | b'\\' => {
@@ -236,19 +268,20 @@ fn scan(text: &str) -> Result<(), (usize, String)> {
             }
             _ => {}
         }
-        // `in` is an operator too, but a row of them needs a list at each, and with it a bracket.
-        if let Some(level) = levels.last()
-            && level.row + level.inner + level.ternaries > MAX_EXPRESSION_DEPTH
-        {
-            let message =
-                format!("the expression nests deeper than {MAX_EXPRESSION_DEPTH}: split it over several steps");
-            return Err((here, message));
+        if levels.last().is_some_and(|level| level.depth() > MAX_EXPRESSION_DEPTH) {
+            return Err((here, too_deep()));
         }
     }
+    let whole = levels.iter().rev().fold(0, |inner, level| level.depth() + inner);
     match levels.len() {
-        1 => Ok(()),
+        1 if whole <= MAX_EXPRESSION_DEPTH => Ok(()),
+        1 => Err((0, too_deep())),
         _ => Err((text.len().saturating_sub(1), "a closing bracket is missing at the end".into())),
     }
+}
+
+fn too_deep() -> String {
+    format!("the expression nests deeper than {MAX_EXPRESSION_DEPTH}; compute a part of it in a step")
 }
 
 /// The place after a text whose first quote stands at `at`.
@@ -304,6 +337,7 @@ struct Check<'t> {
     faults: Vec<Fault>,
     references: References,
     locals: Vec<String>,
+    loops: usize,
 }
 
 impl Check<'_> {
@@ -377,6 +411,11 @@ impl Check<'_> {
             Ast::Comprehension(loop_) => {
                 self.visit(&loop_.iter_range);
                 self.visit(&loop_.accu_init);
+                self.loops += 1;
+                if self.loops == MAX_LOOPS + 1 {
+                    let message = format!("more than {MAX_LOOPS} of map, filter, all and exists stand in one another");
+                    self.fault("bad_expression", "", message, Some("do that in a step".into()));
+                }
                 let before = self.locals.len();
                 self.locals.push(loop_.accu_var.clone());
                 self.locals.push(loop_.iter_var.clone());
@@ -385,6 +424,7 @@ impl Check<'_> {
                 self.visit(&loop_.loop_step);
                 self.visit(&loop_.result);
                 self.locals.truncate(before);
+                self.loops -= 1;
             }
         }
     }
@@ -654,6 +694,11 @@ pub(crate) fn status_name(status: StepStatus) -> &'static str {
 }
 
 impl Expression {
+    /// The same without its tree, which is most of it.
+    pub(crate) fn without_tree(self) -> Self {
+        Self { ast: None, ..self }
+    }
+
     /// The value; or the expression, the values that it met, and the error.
     pub(crate) fn evaluate(&self, text: &str, facts: &Facts<'_>, scope: &Scope<'_>) -> Result<Value, String> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
@@ -691,7 +736,13 @@ impl Expression {
             context.add_variable_from_value("steps", Cel::Map(CelValueMap { map: Arc::new(steps) }));
         }
         LEFT.set(BUDGET);
-        let value = Cel::resolve(&self.ast, &context).map_err(|error| explain(&error)).and_then(|v| to_json(&v));
+        let parsed_again = match self.ast {
+            Some(_) => None,
+            None => parse(text).ok(),
+        };
+        let ast = self.ast.as_ref().or_else(|| parsed_again.as_ref()?.ast.as_ref());
+        let ast = ast.ok_or_else(|| format!("`{text}` cannot be read"))?;
+        let value = Cel::resolve(ast, &context).map_err(|error| explain(&error)).and_then(|v| to_json(&v));
         value.map_err(|error| self.error(text, &error, facts, scope))
     }
 

@@ -59,7 +59,7 @@ impl<'s> JsonTokens<'s> {
             let message = format!("the text ends where {wanted} should be");
             return self.error(self.at, message).hint("is a closing bracket missing, or was the file cut off?");
         };
-        let problem = self.error(self.at, format!("found `{}` where {wanted} should be", found.escape_debug()));
+        let problem = self.error(self.at, format!("found `{found}` where {wanted} should be"));
         match found {
             '/' | '#' => problem.hint("JSON has no comments; take it out, or write the plan as YAML"),
             '\'' => problem.hint("JSON text stands in double quotes"),

@@ -13,7 +13,7 @@ use crate::hash::Hasher;
 use crate::source::Span;
 use crate::strings::{Strings, Sym};
 
-/// How many parsed expressions are kept; the rest of a plan's is parsed again when it is needed.
+/// How many expressions keep their trees; the rest of a plan's is parsed again when it is evaluated.
 pub(crate) const KEPT_EXPRESSIONS: usize = 4096;
 
 /// A plan without errors. Clones share everything.
@@ -62,11 +62,11 @@ pub(crate) struct Template {
     pub(crate) dynamic: bool,
 }
 
-/// An expression by its text; parsed, unless there are very many.
+/// An expression and its text.
 #[derive(Clone, Debug)]
 pub(crate) struct ExpressionEntry {
     pub(crate) text: Sym,
-    pub(crate) parsed: Option<Box<Expression>>,
+    pub(crate) parsed: Expression,
 }
 
 /// Where a template or a condition stands.

@@ -128,7 +128,9 @@ pub fn render(problem: &Problem, source: &Source, color: bool) -> String {
         let bar = paint("34", "|");
         out += &format!("{:margin$}{} {}:{}:{}\n", "", paint("34", "-->"), printable(&source.name), at.line, at.column);
         out += &format!("{:margin$} {bar}\n", "");
-        out += &format!("{} {bar} {excerpt}\n", paint("34", &at.line.to_string()));
+        let line = format!("{} {bar} {excerpt}", paint("34", &at.line.to_string()));
+        out += line.trim_end();
+        out.push('\n');
         out += &format!("{:margin$} {bar} {}\n", "", paint(tone, &mark));
     }
     for (span, what) in &problem.related {
@@ -246,7 +248,7 @@ impl Problems {
 
 /// The name among `known` that was probably meant.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    const MAX_NAMES: usize = 20_000;
+    const MAX_NAMES: usize = 5_000;
     const MAX_NAME_BYTES: usize = 100;
     if name.len() > MAX_NAME_BYTES {
         return None;

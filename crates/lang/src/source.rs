@@ -140,8 +140,8 @@ pub struct Position {
     pub column: usize,
 }
 
-/// The part `range` of a scalar's `value`, as a span of the source; the whole scalar where escapes, folding or
-/// indentation keep the two apart.
+/// The part `range` of a scalar's `value`, as a span of the source. Where escapes, folding or indentation keep the two
+/// apart, it is the first place in the scalar that reads the same, or else the whole scalar.
 pub(crate) fn inside(source: &Source, scalar: Span, value: &str, range: std::ops::Range<usize>) -> Span {
     let raw = source.slice(scalar);
     let offset = if raw == value {
@@ -149,7 +149,12 @@ pub(crate) fn inside(source: &Source, scalar: Span, value: &str, range: std::ops
     } else if raw.len() >= 2 && raw.get(1..raw.len() - 1) == Some(value) {
         1
     } else {
-        return scalar;
+        let wanted = value.get(range).unwrap_or_default().trim_end();
+        let found = if wanted.is_empty() { None } else { raw.find(wanted) };
+        return found.map_or(scalar, |at| {
+            let start = scalar.start as usize + at;
+            Span::new(start, start + wanted.len())
+        });
     };
     let start = scalar.start as usize + offset;
     Span::new(start + range.start.min(value.len()), start + range.end.min(value.len()))

@@ -102,7 +102,7 @@ impl<'s> YamlTokens<'s> {
         let width = rest.chars().next().map_or(0, char::len_utf8);
         let problem =
             Problem::error("yaml_syntax", Span::new(at, at + width), format!("this is not YAML: {}", error.info()));
-        if rest.starts_with('\t') {
+        if rest.starts_with('\t') || error.info().contains("tab") {
             return problem.hint("indent with spaces, not with tabs");
         }
         match rest.chars().next() {

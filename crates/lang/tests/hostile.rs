@@ -1,0 +1,352 @@
+//! Texts that mean harm: whatever the bytes, an answer comes soon, and never a panic.
+#![expect(clippy::disallowed_methods, reason = "these tests bound the time that reading takes")]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use baton_core::{RunId, StepStatus};
+use baton_lang::{
+    Format, Loaded, Options, Scope, Selection, Source, check_expression, load, parse_var_file, render_all,
+};
+use serde_json::{Value, json};
+
+/// Far more than any of these needs on a slow machine, far less than anything that is not linear would take.
+const SOON: Duration = Duration::from_secs(20);
+/// How many steps a large plan has here; without optimisation, reading is some twenty times slower.
+const LARGE: usize = if cfg!(debug_assertions) { 4_000 } else { 100_000 };
+
+/// Everything that can be done with a text, short of running it.
+fn exercise(name: &str, text: &str, format: Format) -> Loaded {
+    let started = Instant::now();
+    let source = Source { name: name.to_owned(), text: text.to_owned(), format };
+    let catalog: BTreeMap<String, Value> = BTreeMap::from([("act".to_owned(), json!({"type": "object"}))]);
+    let selection = Selection { from: vec!["a".into()], ..Selection::default() };
+    let loaded = load(&source, &catalog, &Options::default());
+    render_all(&loaded.problems, &source, true);
+    loaded.problems.iter().for_each(|problem| drop(problem.to_json(&source)));
+    drop(load(&source, &catalog, &Options { selection, ..Options::default() }));
+    if let Some(compiled) = &loaded.compiled {
+        let scope =
+            Scope { run: RunId(1), plan_dir: "/p", cwd: "/c", status: &|_| StepStatus::Succeeded, outputs: &|_| None };
+        for step in compiled.graph.steps().take(100) {
+            let _ = compiled.invocation(step, &scope);
+            let _ = compiled.condition(step, &scope);
+            let _ = compiled.preview(step);
+            let _ = (compiled.name(step), compiled.tags(step), compiled.artifacts(step), compiled.is_dynamic(step));
+        }
+    }
+    assert!(started.elapsed() < SOON, "{name} took {:?}", started.elapsed());
+    loaded
+}
+
+#[test]
+fn deep_nesting_ends_quickly() {
+    const DEEP: usize = 100_000;
+    let stairs = |line: &dyn Fn(usize) -> String| (0..2000).map(line).collect::<String>();
+    let in_with = |text: String| format!("plan_id: p\nsteps:\n- id: a\n  uses: act\n  with: {text}");
+    let texts = [
+        "- ".repeat(DEEP),
+        "? ".repeat(DEEP),
+        "[".repeat(DEEP),
+        "{".repeat(DEEP),
+        "{a: ".repeat(DEEP),
+        "[[]]: ".repeat(DEEP),
+        "- - [{".repeat(DEEP),
+        in_with("[".repeat(DEEP)),
+        in_with("- ".repeat(DEEP)),
+        in_with(format!("{}{}", "[".repeat(62), "]".repeat(62))),
+        stairs(&|at| format!("{}-\n", " ".repeat(at))),
+        stairs(&|at| format!("{}a:\n", " ".repeat(at))),
+        stairs(&|at| format!("{}? a\n", " ".repeat(at))),
+    ];
+    for (at, text) in texts.iter().enumerate() {
+        for format in [Format::Yaml, Format::Json] {
+            let loaded = exercise(&format!("nesting {at}"), text, format);
+            assert!(loaded.compiled.is_none(), "nesting {at} is no plan");
+        }
+    }
+    let json = format!("{}{}", "{\"metadata\":".repeat(DEEP), "}".repeat(DEEP));
+    assert!(exercise("json maps", &json, Format::Json).compiled.is_none());
+    let fits = in_with(format!("{{a: {}{}}}", "[".repeat(59), "]".repeat(59)));
+    assert!(exercise("just deep enough", &fits, Format::Yaml).compiled.is_some());
+}
+
+#[test]
+fn repetition_ends_quickly() {
+    const MANY: usize = LARGE;
+    let lines = |line: &dyn Fn(usize) -> String| (0..MANY).map(line).collect::<String>();
+    let plan = |inner: String| format!("plan_id: p\nmetadata: {{{inner}}}\nsteps: [{{id: a, command: b}}]");
+    let texts = [
+        format!("a: &a [x]\n{}", lines(&|at| format!("b{at}: &b{at} [*a,*a,*a,*a]\n"))),
+        lines(&|at| format!("- &a{at} x\n")),
+        "!a ".repeat(MANY),
+        "---\n".repeat(MANY),
+        "%TAG ! tag:x\n".repeat(MANY),
+        ": ".repeat(MANY),
+        "*".repeat(MANY),
+        "'".repeat(MANY),
+        ">\n".repeat(MANY),
+        "# a\n".repeat(MANY),
+        format!("plan_id: \"{}", "a\n ".repeat(MANY)),
+        format!("plan_id: |\n{}", "  a\n".repeat(MANY)),
+        format!("[{}", "\"a\":".repeat(MANY)),
+        format!("[{}", "? ".repeat(MANY)),
+        plan(lines(&|at| format!("a{at}: 1,"))),
+        plan("a: 1,".repeat(MANY)),
+        plan(lines(&|at| format!("ü{at}: ö,"))),
+    ];
+    for (at, text) in texts.iter().enumerate() {
+        exercise(&format!("repetition {at}"), text, Format::Yaml);
+        exercise(&format!("repetition {at}"), text, Format::Json);
+    }
+}
+
+#[test]
+fn large_plans_with_every_step_wrong_end_quickly() {
+    const MANY: usize = LARGE;
+    let plan = |step: &dyn Fn(usize) -> String| {
+        format!("plan_id: p\nsteps:\n{}", (0..MANY).map(|at| format!("- id: s{at}\n{}", step(at))).collect::<String>())
+    };
+    exercise("unknown", &plan(&|at| format!("  comand: x\n  depends_on: [x{at}]\n")), Format::Yaml);
+    exercise("ring", &plan(&|at| format!("  command: x\n  depends_on: [s{}]\n", (at + 1) % MANY)), Format::Yaml);
+    let undefined = plan(&|at| format!("  command: x\n  args: ['${{X{at}}}', '${{{{ vars.y{at} }}}}']\n"));
+    exercise("undefined", &undefined, Format::Yaml);
+    exercise(
+        "consumes",
+        &plan(&|at| format!("  command: x\n  consumes: [a{at}]\n  provides: [b{at}]\n")),
+        Format::Yaml,
+    );
+    let fallback = "  command: x\n  on_failure: fallback_step\n  fallback_step";
+    exercise("fallbacks", &plan(&|at| format!("{fallback}: s{}\n", (at + 1) % MANY)), Format::Yaml);
+    let vars: String = (0..MANY).map(|at| format!("  V{at}: ${{V{}}}\n", (at + 1) % MANY)).collect();
+    exercise("variables", &format!("plan_id: p\nvars:\n{vars}steps: [{{id: a, command: b}}]"), Format::Yaml);
+}
+
+#[test]
+fn variables_cannot_grow_without_bound() {
+    let vars: String = (0..50).map(|at| format!("  V{at}: ${{V{0}}}${{V{0}}}\n", at + 1)).collect();
+    let plan = format!("plan_id: p\nvars:\n{vars}  V50: end\nsteps: [{{id: a, command: '${{V0}}'}}]");
+    let loaded = exercise("doubling", &plan, Format::Yaml);
+    assert!(loaded.problems.iter().any(|problem| problem.code == "too_long"));
+}
+
+#[test]
+fn a_large_plan_is_read_and_joined() {
+    let steps: String = (0..LARGE)
+        .map(|at| {
+            let after = if at == 0 { String::new() } else { format!("\n  depends_on: [s{}]", at - 1) };
+            format!("- id: s{at}\n  command: echo\n  args: ['${{A}}', 'step {at}']\n  condition: steps.s0.status == ''{after}\n")
+        })
+        .collect();
+    // The first step cannot ask for its own result.
+    let steps = steps.replacen("  condition: steps.s0.status == ''\n", "", 1);
+    let loaded = exercise("many", &format!("plan_id: p\nvars: {{A: a}}\nsteps:\n{steps}"), Format::Yaml);
+    let compiled = loaded.compiled.expect("the plan is fine");
+    assert_eq!(compiled.graph.len(), LARGE);
+}
+
+/// An expression that grows with a number.
+type Shape = Box<dyn Fn(usize) -> String + Send>;
+
+/// Expressions stay within the stack of a small thread, however they are built.
+#[test]
+fn expressions_cannot_exhaust_the_stack() {
+    let shapes: Vec<(&str, Shape)> = vec![
+        ("sum", Box::new(|n| vec!["1"; n].join("+"))),
+        ("not", Box::new(|n| format!("{}true", "!".repeat(n)))),
+        ("not minus", Box::new(|n| format!("{}1", "!-".repeat(n)))),
+        ("minus", Box::new(|n| format!("{}1", "- ".repeat(n)))),
+        ("fields", Box::new(|n| format!("vars{}", ".a".repeat(n)))),
+        ("indexes", Box::new(|n| format!("vars{}", "[0]".repeat(n)))),
+        ("calls", Box::new(|n| format!("'a'{}", ".size()".repeat(n)))),
+        ("parentheses", Box::new(|n| format!("{}1{}", "(".repeat(n), ")".repeat(n)))),
+        ("lists", Box::new(|n| format!("{}1{}", "[".repeat(n), "]".repeat(n)))),
+        ("maps", Box::new(|n| format!("{}1{}", "{'a':".repeat(n), "}".repeat(n)))),
+        ("ternaries", Box::new(|n| format!("{}2", "true ? 1 : ".repeat(n)))),
+        ("ternaries inside", Box::new(|n| format!("{}1{}", "true ? ".repeat(n), " : 2".repeat(n)))),
+        ("ternaries with and", Box::new(|n| format!("{}true", "true && true ? true : ".repeat(n)))),
+        ("and", Box::new(|n| vec!["true"; n].join("&&"))),
+        ("or and", Box::new(|n| vec!["true&&false"; n].join("||"))),
+        ("equals", Box::new(|n| vec!["1"; n].join("=="))),
+        ("in", Box::new(|n| vec!["1"; n].join(" in "))),
+        ("macros", Box::new(|n| format!("{}1{}", "[1].map(x,".repeat(n), ")".repeat(n)))),
+        ("has", Box::new(|n| format!("has(vars{})", ".a".repeat(n)))),
+        ("open", Box::new(|n| "(".repeat(n))),
+        ("open lists", Box::new(|n| "[(".repeat(n))),
+        ("question marks", Box::new(|n| "?".repeat(n))),
+        ("dots", Box::new(|n| ".".repeat(n))),
+        ("quotes", Box::new(|n| "'".repeat(n))),
+        ("raw quotes", Box::new(|n| r"r'\'!(".repeat(n))),
+        ("words", Box::new(|n| "a ".repeat(n))),
+        ("commas", Box::new(|n| format!("[{}]", "1,".repeat(n)))),
+        ("messages", Box::new(|n| "a{b:".repeat(n))),
+    ];
+    let small = std::thread::Builder::new().stack_size(2 << 20);
+    #[expect(clippy::disallowed_methods, reason = "the stack under test is a thread's")]
+    let worker = small.spawn(move || {
+        for (name, shape) in &shapes {
+            for count in [1, 2, 7, 15, 16, 17, 30, 31, 32, 33, 62, 63, 64, 65, 100, 500, 1000, 2000, 4000] {
+                let expression = shape(count);
+                let started = Instant::now();
+                let checked = check_expression(&expression);
+                if checked.is_ok() {
+                    let plan = json!({"plan_id": "p", "steps": [
+                        {"id": "a", "command": "x", "args": [format!("${{{{ {expression} }}}}")]}]});
+                    exercise(name, &plan.to_string(), Format::Json);
+                }
+                assert!(started.elapsed() < SOON, "{name} × {count} took {:?}", started.elapsed());
+            }
+        }
+    });
+    worker.expect("the thread starts").join().expect("no expression panics");
+}
+
+/// A small generator (SplitMix64), so that a failing seed can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+}
+
+const YAML: &str = "plan_id: p\nvars: {A: a, B: '${A}'}\nglobals: {env: {X: '${B:-c}'}}\nlocks: ['m_${A}']\nsteps:\n\
+    - id: a\n  command: echo\n  args: ['${A}', 5, \"\\u00fc\\n\"]\n  on_failure: fallback_step\n  fallback_step: f\n\
+    - id: b-c\n  shell: true\n  command: |\n    echo ${A}\n  depends_on: [a]\n  condition: steps.a.status == 'x'\n\
+    - {id: d, uses: act, with: {k: [1, '${{ steps[''b-c''].outputs.n }}']}, depends_on: [b-c], consumes: [r]}\n\
+    - {id: f, command: x, accept_exit_codes: [0, 1], provides: [r], tags: [t]}\n";
+const JSON: &str = r#"{"plan_id": "p", "vars": {"A": "a", "B": "${A}"}, "steps": [
+    {"id": "a", "command": "echo", "args": ["${A}", 5, "\u00fc\ud83d\ude00"], "retries": 2, "timeout_sec": 1.5e1},
+    {"id": "b", "command": "x", "depends_on": ["a"], "condition": "has(steps.a.outputs.x) ? true : 1 + 2 == 3",
+     "env": {"K": "${{ [1,2].map(x, x * 2).exists(x, x == 4) }}"}, "ui_hints": {"group": "g", "weight": 2}}]}"#;
+const EXPRESSION: &str =
+    "steps['b-c'].outputs.n.map(x, x + 1).exists(x, x > 2) && has(vars.A) ? {'a': [1, r'\\d']} : b'x'";
+const PIECES: &[&str] = &[
+    "${",
+    "}",
+    "${{",
+    "}}",
+    "'",
+    "\"",
+    ":",
+    ": ",
+    "- ",
+    "\n",
+    "\n  ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "&a ",
+    "*a",
+    "!t ",
+    "#",
+    "|",
+    ">",
+    "\\",
+    "\\u",
+    "\\ud800",
+    "null",
+    "~",
+    "true",
+    "-1",
+    "1e999",
+    "0x1",
+    ".inf",
+    "ü",
+    "\u{feff}",
+    "\0",
+    "\t",
+    "---",
+    "...",
+    "%",
+    "@",
+    "`",
+    "<<: ",
+    "?",
+    "steps.",
+    "vars.",
+    "has(",
+    ".map(x,",
+    "&&",
+    "!",
+    "depends_on",
+    "fallback_step",
+];
+
+fn mutate(dice: &mut Dice, text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..1 + dice.below(4) {
+        let at = dice.below(bytes.len() + 1);
+        match dice.below(7) {
+            0 => bytes.truncate(at),
+            1 if at < bytes.len() => bytes[at] = dice.next() as u8,
+            2 if at < bytes.len() => drop(bytes.remove(at)),
+            3 => {
+                let end = (at + dice.below(40)).min(bytes.len());
+                let part = bytes[at..end].to_vec();
+                let to = dice.below(bytes.len() + 1);
+                drop(bytes.splice(to..to, part));
+            }
+            4 => {
+                let end = (at + dice.below(40)).min(bytes.len());
+                drop(bytes.drain(at..end));
+            }
+            _ => {
+                let piece = PIECES[dice.below(PIECES.len())];
+                drop(bytes.splice(at..at, piece.bytes()));
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    const TIME: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    for seed in 0.. {
+        if started.elapsed() > TIME {
+            break;
+        }
+        let mut dice = Dice(seed);
+        let mut subject = String::new();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (text, format) = if dice.below(2) == 0 { (YAML, Format::Yaml) } else { (JSON, Format::Json) };
+            subject = mutate(&mut dice, text);
+            exercise("mutation", &subject, format);
+            let _ = parse_var_file(["v.yaml", "v.json", "v.env"][dice.below(3)], &subject);
+            subject = mutate(&mut dice, EXPRESSION);
+            let _ = check_expression(&subject);
+            let plan = json!({"plan_id": "p", "vars": {"A": "a"}, "steps": [{"id": "b-c", "command": "x"},
+                {"id": "s", "command": "x", "depends_on": ["b-c"], "args": [format!("${{{{{subject}}}}}")]}]});
+            exercise("expression", &plan.to_string(), Format::Json);
+            subject = (0..dice.below(60)).map(|_| PIECES[dice.below(PIECES.len())]).collect();
+            exercise("pieces", &subject, Format::Yaml);
+            exercise("pieces", &subject, Format::Json);
+            let noise: Vec<u8> = (0..dice.below(200)).map(|_| dice.next() as u8).collect();
+            if let Ok(source) = Source::from_bytes("noise", noise) {
+                exercise("noise", &source.text, source.format);
+            }
+        }));
+        assert!(result.is_ok(), "seed {seed} panics on {subject:?}");
+    }
+}
+
+#[test]
+fn the_texts_that_are_mutated_are_plans() {
+    let yaml = YAML.replace("provides: [r], ", "").replace(", consumes: [r]", "");
+    let loaded = exercise("yaml", &yaml, Format::Yaml);
+    assert!(loaded.compiled.is_some(), "{:?}", loaded.problems);
+    let loaded = exercise("json", JSON, Format::Json);
+    assert!(loaded.compiled.is_some(), "{:?}", loaded.problems);
+}
