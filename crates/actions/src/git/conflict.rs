@@ -89,8 +89,9 @@ impl Unmerged {
 /// Where both sides changed a text file, what does not conflict is kept from both, unless the rule asks for the whole
 /// file of the side that wins. Elsewhere the whole version is taken, for there is nothing to keep of the other.
 ///
-/// A version may be taken only where it is exactly what that side has at that very path: with a rename, a type change or several merge bases in play, git puts
-/// made-up content or another path's content there, and taking it would be wrong without anybody seeing it.
+/// A version may be taken only where it is exactly what that side has at that very path: with a rename, a type change
+/// or several merge bases in play, git puts made-up content or another path's content there, and taking it would be
+/// wrong without anybody seeing it.
 pub(super) fn decide(facts: &Facts, rule: Rule) -> Result<(Take, String), String> {
     let Unmerged { base, ours, theirs, .. } = &facts.unmerged;
     if rule.resolve == Resolution::Manual {

@@ -1,7 +1,7 @@
 //! The repository that an action works on: where its parts are, and which commit a name means.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::Git;
@@ -29,27 +29,26 @@ impl Repository {
             return Err(bad_input(format!("the repository's folder {} does not exist", folder.display())));
         }
         let git = Git::at(&folder);
-        let inside = git.run(&["rev-parse", "--is-inside-work-tree"])?;
-        if inside.code != Some(0) || inside.stdout != b"true\n" {
-            return Err(blocked(format!(
+        let questions = ["--is-inside-work-tree", "--show-toplevel", "--absolute-git-dir", "--git-common-dir"];
+        let asked = git.run(&[&["rev-parse", "--path-format=absolute"], &questions[..]].concat())?;
+        let answers: Vec<&[u8]> = asked.stdout.split(|byte| *byte == b'\n').collect();
+        match answers[..] {
+            [b"true", top, git_dir, common_dir, b""] if asked.code == Some(0) => {
+                let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+                let top = path(top);
+                Ok(Self { git: Git::at(&top), top, git_dir: path(git_dir), common_dir: path(common_dir) })
+            }
+            [b"true", ..] if asked.code == Some(0) => Err(blocked(format!(
+                "the path of the repository at {} has a line break in it, which git's answers cannot show; rename it",
+                folder.display()
+            ))),
+            _ => Err(blocked(format!(
                 "{} is not inside the work tree of a git repository: {}; start the run in one, or name one in \
                  `repository`",
                 folder.display(),
-                if inside.stderr.is_empty() { "it is bare, or the git folder itself" } else { inside.stderr.trim() },
-            )));
+                asked.stderr.trim(),
+            ))),
         }
-        let place = |what: &str| -> Result<PathBuf, ActionFailure> {
-            let mut path = git.bytes(&["rev-parse", "--path-format=absolute", what])?;
-            path.pop_if(|last| *last == b'\n');
-            Ok(PathBuf::from(OsString::from_vec(path)))
-        };
-        let top = place("--show-toplevel")?;
-        Ok(Self {
-            git: Git::at(&top),
-            git_dir: place("--absolute-git-dir")?,
-            common_dir: place("--git-common-dir")?,
-            top,
-        })
     }
 
     /// The folder inside the git folder that belongs to these actions.
