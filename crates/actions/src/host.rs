@@ -175,6 +175,7 @@ struct SlotId {
 
 struct Running {
     key: Attempt,
+    mark: Mark,
     job: Job,
     pid: u32,
     handle: ProcessHandle,
@@ -334,7 +335,8 @@ impl Host {
     pub fn start(&mut self, key: Attempt, job: Job) -> Result<u32, StartError> {
         assert!(!self.by_key.contains_key(&key), "attempt {key:?} is started while it runs");
         let output_name = self.scratch.next_name();
-        let (pid, handle, pipe) = self.spawn(&job, &output_name)?;
+        let mark = Mark::of_attempt(&job.attempt_name);
+        let (pid, handle, pipe) = self.spawn(&job, &output_name, mark)?;
         let started = Instant::now();
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, running: None });
@@ -349,6 +351,7 @@ impl Host {
         self.unwatched.push_back((started + WATCH_OUTPUT_AFTER, SlotId { at, generation: slot.generation }));
         slot.running = Some(Box::new(Running {
             key,
+            mark,
             job,
             pid,
             handle,
@@ -419,7 +422,7 @@ impl Host {
         Ok(())
     }
 
-    fn spawn(&mut self, job: &Job, output_name: &str) -> Result<(u32, ProcessHandle, File), StartError> {
+    fn spawn(&mut self, job: &Job, output_name: &str, mark: Mark) -> Result<(u32, ProcessHandle, File), StartError> {
         let command = job.arguments.first().map_or("", String::as_str);
         let mut argument_bytes = 0;
         self.arguments_block.clear();
@@ -451,7 +454,7 @@ impl Host {
                 folder: &folder,
                 input: input.as_fd(),
                 output: writer.as_fd(),
-                mark: Mark::of_attempt(&job.attempt_name),
+                mark,
             });
             match started {
                 Ok((pid, pidfd)) => return Ok((pid, ProcessHandle::from_pidfd(pidfd), reader.into())),

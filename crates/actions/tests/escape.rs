@@ -224,3 +224,24 @@ fn a_step_that_forks_as_fast_as_it_can_is_caught_up_with() {
         assert_eq!(processes_with(&mark), NONE, "{how:?}");
     }
 }
+
+#[test]
+fn a_child_of_other_code_in_this_program_is_left_to_it() {
+    let mut world = World::new();
+    // As in a baton that runs inside a step of another: the outer attempt's name is in the environment. It is an
+    // orphan only so that it hangs on the main thread, like the children of a program without threads.
+    let mut other = std::process::Command::new("sh");
+    let other = other
+        .args(["-c", "(sleep 0.2; exit 7) >/dev/null 2>&1 & echo $!"])
+        .env("BATON_ATTEMPT", "outer/1/step/1")
+        .output()
+        .unwrap();
+    let pid: u32 = String::from_utf8(other.stdout).unwrap().trim().parse().unwrap();
+    world.until("it has ended", |_| !lives(pid));
+    for _ in 0..3 {
+        world.run(world.shell("sleep 0.01 & exit 0"));
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+    let status = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+    assert_eq!(status.1.exit_status(), Some(7), "its end is there for whoever waits for it");
+}

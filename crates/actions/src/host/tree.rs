@@ -14,7 +14,6 @@ use rustix::process::Signal;
 use super::{Host, HostEvent, NAMED_LEFTOVERS, Running, SlotId, Stop, Token};
 use crate::environment::ATTEMPT_VARIABLE;
 use crate::lineage::beneath;
-use crate::mark::Mark;
 use crate::sys::{self, Children, Poll, ProcessHandle, ProcessInfo};
 
 /// From the polite signal to leftovers to the one that cannot be refused, at most; less where the step's grace is less.
@@ -162,7 +161,7 @@ impl Host {
                 return;
             }
         };
-        if info.group == self.orphans.own_group && sys::environ_of(pid, ATTEMPT_VARIABLE).is_none() {
+        if info.group == self.orphans.own_group && self.attempt_shown_by(pid).is_none() {
             // Every attempt has a group of its own: this was started by other code of this program, which waits for it.
             return;
         }
@@ -206,19 +205,15 @@ impl Host {
         if let Some(at) = self.orphans.groups.get(&info.group) {
             return Owner::Attempt(self.slot_id(*at));
         }
-        let tenants = || self.by_key.values().filter_map(|at| Some((*at, self.running_at(*at)?)));
-        if let Some(mark) = sys::mark_of(info.pid)
-            && let Some((at, _)) = tenants().find(|(_, running)| Mark::of_attempt(&running.job.attempt_name) == mark)
-        {
+        if let Some(at) = self.attempt_shown_by(info.pid) {
             return Owner::Attempt(self.slot_id(at));
         }
-        if let Some(name) = sys::environ_of(info.pid, ATTEMPT_VARIABLE) {
-            let owner = tenants().find(|(_, running)| running.job.attempt_name.as_bytes() == name);
-            return owner.map_or(Owner::Nobody, |(at, _)| Owner::Attempt(self.slot_id(at)));
+        if sys::environ_of(info.pid, ATTEMPT_VARIABLE).is_some() {
+            return Owner::Nobody;
         }
         let streams = sys::standard_streams_of(info.pid);
         if !streams.is_empty() {
-            let owner = tenants().find(|(_, running)| {
+            let owner = self.tenants().find(|(_, running)| {
                 let pipe = running.pipe.as_ref().and_then(|pipe| rustix::fs::fstat(pipe).ok());
                 pipe.is_some_and(|pipe| streams.contains(&pipe.st_ino))
             });
@@ -226,12 +221,27 @@ impl Host {
                 return Owner::Attempt(self.slot_id(at));
             }
         }
-        let mut candidates: Vec<SlotId> = tenants().map(|(at, _)| self.slot_id(at)).collect();
+        let mut candidates: Vec<SlotId> = self.tenants().map(|(at, _)| self.slot_id(at)).collect();
         match candidates.len() {
             0 => Owner::Nobody,
             1 => Owner::Attempt(candidates.remove(0)),
             _ => Owner::OneOf(candidates),
         }
+    }
+
+    fn tenants(&self) -> impl Iterator<Item = (usize, &Running)> {
+        self.by_key.values().filter_map(|at| Some((*at, self.running_at(*at)?)))
+    }
+
+    /// The attempt of ours whose mark or name a process carries.
+    fn attempt_shown_by(&self, pid: u32) -> Option<usize> {
+        let mark = sys::mark_of(pid);
+        let marked = mark.and_then(|mark| self.tenants().find(|(_, running)| running.mark == mark));
+        let (at, _) = marked.or_else(|| {
+            let name = sys::environ_of(pid, ATTEMPT_VARIABLE)?;
+            self.tenants().find(|(_, running)| running.job.attempt_name.as_bytes() == name)
+        })?;
+        Some(at)
     }
 
     /// Whether nothing of an attempt whose main process has been reaped is left. Detached processes are let go here.
