@@ -1076,13 +1076,25 @@ impl Drop for SqliteStore {
 /// Makes a fresh connection ours: checks whose database it is, brings it up to date, sets what must be set.
 fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access: Access) -> Result<()> {
     let failed = StoreError::sqlite(path);
-    let id = schema::application_id(connection).map_err(&failed)?;
-    let version = schema::version(connection).map_err(&failed)?;
-    let is_new = id == 0 && version == 0 && {
-        let tables: i64 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;
-        tables == 0
+    let facts = |connection: &Connection| -> rusqlite::Result<(i64, u32, i64)> {
+        // All of one moment: another process may be making the tables.
+        let _snapshot = connection.unchecked_transaction()?;
+        let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok((schema::application_id(connection)?, schema::version(connection)?, tables))
     };
+    let (mut id, mut version, mut tables) = facts(connection).map_err(&failed)?;
+    let mut guard = None;
+    if access == Access::Write && version < schema::VERSION {
+        // One process at a time makes or changes tables; what was seen before the lock may be half the truth.
+        let folder = File::open(directory.root()).map_err(StoreError::io("open", directory.root()))?;
+        folder.lock().map_err(StoreError::io("lock", directory.root()))?;
+        guard = Some(folder);
+        (id, version, tables) = facts(connection).map_err(&failed)?;
+    }
+    let is_new = id == 0 && version == 0 && tables == 0;
+    if access == Access::Read && is_new {
+        return Err(StoreError::NoStore { path: directory.root().to_path_buf() });
+    }
     if id != schema::APPLICATION_ID && !is_new {
         return Err(StoreError::Foreign { path: path.to_path_buf(), found: id, expected: schema::APPLICATION_ID });
     }
@@ -1107,10 +1119,7 @@ fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access
         connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(&failed)?;
     }
     if version < schema::VERSION {
-        // One process at a time makes or changes tables; the lock goes with the file.
-        let guard = File::open(directory.root()).map_err(StoreError::io("open", directory.root()))?;
-        guard.lock().map_err(StoreError::io("lock", directory.root()))?;
-        if schema::version(connection).map_err(&failed)? == 0 {
+        if version == 0 {
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(&failed)?;
             connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
         }
@@ -1118,6 +1127,7 @@ fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access
         lengthen_wal(connection, path)?;
         filesystem::sync_folder(directory.root()).map_err(StoreError::write(directory.root()))?;
     }
+    drop(guard);
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(&failed)?;
     if mode != "wal" {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;

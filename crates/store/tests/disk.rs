@@ -685,3 +685,37 @@ fn a_run_that_was_stopped_by_a_signal_is_resumed_with_everything_it_had() {
         Outcome::Committed { last_seqs: vec![4] }
     );
 }
+
+#[test]
+fn processes_that_make_one_store_at_once_and_write_to_it_lose_nothing() {
+    const WRITERS: usize = 4;
+    const APPENDS: u64 = 25;
+    let disk = Disk::new();
+    let writer = || {
+        let mut store = disk.open();
+        let owner = store.register(&info(1)).unwrap();
+        let run = submit(&mut store, &created(), Some(owner)).run();
+        let graph = graph();
+        for _ in 0..APPENDS {
+            let locks = [lock(run, LockEventKind::Requested { names: vec!["merge".to_owned()] })];
+            let events = [at(1, EventKind::StepCondition { step: FETCH })];
+            let shared = Append { log: Log::Shared, epoch: owner, expected_seq: None, events: Events::Locks(&locks) };
+            let outcome = commit(&mut store, vec![run_append(run, owner, None, &events, &graph), shared]);
+            assert!(matches!(outcome, Outcome::Committed { .. }));
+            store.maintain().unwrap();
+        }
+        (owner, run, store.id().to_owned())
+    };
+    let found: Vec<(Epoch, RunId, String)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..WRITERS).map(|_| scope.spawn(writer)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let distinct = |values: Vec<u64>| values.into_iter().collect::<std::collections::BTreeSet<_>>().len();
+    assert_eq!(distinct(found.iter().map(|(owner, _, _)| owner.0).collect()), WRITERS);
+    assert_eq!(distinct(found.iter().map(|(_, run, _)| run.0).collect()), WRITERS);
+    assert!(found.iter().all(|(_, _, id)| *id == found[0].2), "all have made the same store");
+    let store = disk.open();
+    assert_eq!(store.lock_events(0, &mut |_| {}).unwrap(), WRITERS as u64 * APPENDS);
+    assert!(found.iter().all(|(_, run, _)| replayed_len(&store, *run) == 1 + APPENDS));
+    assert!(store.doctor().unwrap().is_healthy());
+}
