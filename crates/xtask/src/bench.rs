@@ -65,6 +65,9 @@ pub fn task(arguments: &[String]) -> Result<(), String> {
     let scratch = Scratch::new(&workspace::target_folder()?.join("bench"))?;
     let machine = machine::describe(scratch.path());
     println!("{}", machine.join("\n"));
+    if let Some(warning) = machine::busy() {
+        println!("warning: {warning}");
+    }
     let context = Context { rounds: options.rounds, baton, scratch };
     let mut reports: Vec<Report> = Vec::new();
     for row in rows {

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use crate::power;
 use crate::run::{self, Tally};
-use crate::{bench, deny, edges, needs, tidy};
+use crate::{bench, crash, deny, edges, needs, tidy};
 
 /// One stage. Those of a long nature are left out of the quick way.
 struct Stage {
@@ -35,8 +37,18 @@ const STAGES: &[Stage] = &[
         let mut doc = run::cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
         run::show(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     }),
+    long("simulation", "random plans with faults, every prefix of every log recovered", |_| {
+        let mut simulation = run::cargo(&["run", "--release", "--locked", "--package", "baton-sim", "--"]);
+        run::show(simulation.args(["--seeds", SIMULATED_SEEDS]))
+    }),
+    long("crash", "the real program killed at its writes: a sample", |_| crash::sample()),
+    #[cfg(target_os = "linux")]
+    long("power", "power cuts under the real program: a sample", |_| power::sample()),
     long("bench", "a smoke test of the benchmark", |_| bench::smoke()),
 ];
+
+/// How many seeds the simulation plays.
+const SIMULATED_SEEDS: &str = "100000";
 
 const fn short(name: &'static str, what: &'static str, run: fn(&mut Tally) -> Result<(), String>) -> Stage {
     Stage { name, what, is_long: false, run }

@@ -42,6 +42,16 @@ pub fn load() -> String {
     format!("load average: {}", three.join(" "))
 }
 
+/// A warning, if the machine has other things to do before the benchmark even starts.
+pub fn busy() -> Option<String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let averages = fs::read_to_string("/proc/loadavg").ok()?;
+    let waiting: f64 = averages.split(' ').next()?.parse().ok()?;
+    (waiting > cores / 2.0).then(|| {
+        format!("the machine is busy (load average {waiting} on {cores} cores): ratios by the clock say little now")
+    })
+}
+
 /// The type and device of the file system that holds a path.
 fn file_system(path: &Path) -> String {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();

@@ -87,6 +87,14 @@ impl Race {
         Spread::of(pairs.map(|(one, other)| one.wall.as_secs_f64() / other.wall.as_secs_f64()))
     }
 
+    /// Processor time of one relative to another, within each alternation; none for the bare loop. Other load on the
+    /// machine changes it little.
+    pub fn cpu_ratio(&self, peer: Peer, to: Peer) -> Option<Spread> {
+        self.cpu(peer)?;
+        let pairs = self.costs(peer).iter().zip(self.costs(to));
+        Some(Spread::of(pairs.map(|(one, other)| one.cpu.as_secs_f64() / other.cpu.as_secs_f64())))
+    }
+
     fn costs(&self, peer: Peer) -> &[Cost] {
         let lane = self.lanes.iter().find(|(other, _)| *other == peer);
         &lane.expect("only contestants of the race are asked for").1

@@ -62,15 +62,21 @@ impl Report {
 
     /// The table of a race, relative to ninja.
     pub fn of_race(race: &Race) -> Report {
-        let heading = ["", "seconds", "processor", "peak MB", "× ninja"];
+        let heading = ["", "seconds", "× ninja", "processor", "× ninja", "peak MB"];
         let mut table = vec![heading.map(str::to_owned).to_vec()];
         for peer in race.peers() {
+            let relative = |ratio: Option<Spread>| match ratio {
+                Some(_) if peer == Peer::Ninja => "1".to_owned(),
+                Some(ratio) => spread(ratio),
+                None => String::new(),
+            };
             table.push(vec![
                 peer.name().to_owned(),
                 spread(race.wall(peer)),
+                relative(Some(race.ratio(peer, Peer::Ninja))),
                 race.cpu(peer).map_or(String::new(), |cpu| number(cpu.median)),
+                relative(race.cpu_ratio(peer, Peer::Ninja)),
                 race.peak_megabytes(peer).map_or(String::new(), |peak| format!("{peak:.1}")),
-                if peer == Peer::Ninja { "1".to_owned() } else { spread(race.ratio(peer, Peer::Ninja)) },
             ]);
         }
         Report { table, ..Report::default() }
