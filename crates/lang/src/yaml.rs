@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use saphyr_parser::{Event as Yaml, Marker, Parser, ScalarStyle, StrInput};
 
-use crate::events::{Event, Scalar, ScalarKind, Tokens};
+use crate::events::{Event, MAX_DEPTH, Scalar, ScalarKind, Tokens};
 use crate::problem::{Problem, Problems, shorten};
 use crate::source::{Span, floor};
 
@@ -100,6 +100,11 @@ impl<'s> YamlTokens<'s> {
         let at = self.place(*error.marker());
         let rest = &self.text[floor(self.text, at - self.base)..];
         let width = rest.chars().next().map_or(0, char::len_utf8);
+        // The parser has a limit of its own for brackets, which it reads ahead of its events.
+        if error.info().contains("recursion limit") {
+            let message = format!("more than {MAX_DEPTH} lists and maps stand in one another here");
+            return Problem::error("too_deep", Span::new(at, at + width), message);
+        }
         let problem =
             Problem::error("yaml_syntax", Span::new(at, at + width), format!("this is not YAML: {}", error.info()));
         if rest.starts_with('\t') || error.info().contains("tab") {

@@ -63,6 +63,7 @@ fn deep_nesting_ends_quickly() {
         for format in [Format::Yaml, Format::Json] {
             let loaded = exercise(&format!("nesting {at}"), text, format);
             assert!(loaded.compiled.is_none(), "nesting {at} is no plan");
+            assert!(loaded.problems.len() < 10, "nesting {at}: {} problems", loaded.problems.len());
         }
     }
     let json = format!("{}{}", "{\"metadata\":".repeat(DEEP), "}".repeat(DEEP));
