@@ -41,6 +41,7 @@ const STAGES: &[Stage] = &[
         let mut simulation = run::cargo(&["run", "--release", "--locked", "--package", "baton-sim", "--"]);
         run::show(simulation.args(["--seeds", SIMULATED_SEEDS]))
     }),
+    #[cfg(target_os = "linux")]
     long("crash", "the real program killed at its writes: a sample", |_| crash::sample()),
     #[cfg(target_os = "linux")]
     long("power", "power cuts under the real program: a sample", |_| power::sample()),
