@@ -25,13 +25,18 @@ pub fn duration(Millis(ms): Millis) -> String {
 
 /// How long ago something was: `just now`, `40 s ago`, `3 min ago`, `5 h ago`, `2 days ago`.
 pub fn ago(Millis(ms): Millis) -> String {
-    match ms {
-        ..SECOND => "just now".to_owned(),
-        ..MINUTE => format!("{} s ago", ms / SECOND),
-        ..HOUR => format!("{} min ago", ms / MINUTE),
-        ..DAY => format!("{} h ago", ms / HOUR),
-        _ if ms < 2 * DAY => "1 day ago".to_owned(),
-        _ => format!("{} days ago", ms / DAY),
+    if ms < SECOND {
+        "just now".to_owned()
+    } else if ms < MINUTE {
+        format!("{} s ago", ms / SECOND)
+    } else if ms < HOUR {
+        format!("{} min ago", ms / MINUTE)
+    } else if ms < DAY {
+        format!("{} h ago", ms / HOUR)
+    } else if ms < 2 * DAY {
+        "1 day ago".to_owned()
+    } else {
+        format!("{} days ago", ms / DAY)
     }
 }
 

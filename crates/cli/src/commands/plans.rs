@@ -143,7 +143,7 @@ fn variables(given: Given<'_>) -> Result<BTreeMap<String, String>, Failure> {
 pub fn check(given: Given<'_>, face: &mut Face) -> Answer {
     let (source, _) = read_source(given)?;
     let Loaded { compiled, problems } = load(&source, given)?;
-    let is_good = compiled.is_some() && !(given.flag("strict") && !problems.is_empty());
+    let is_good = compiled.is_some() && (problems.is_empty() || !given.flag("strict"));
     let exit = if is_good { EXIT_OK } else { EXIT_USAGE };
     if face.is_json() {
         let list: Vec<Value> = problems.iter().map(|problem| problem.to_json(&source)).collect();

@@ -62,6 +62,11 @@ impl Place {
         finish(&mut self.command(arguments))
     }
 
+    /// The same in a folder below.
+    pub fn baton_in(&self, folder: &str, arguments: &[&str]) -> Done {
+        finish(self.command_of(arguments).current_dir(self.file(folder)))
+    }
+
     /// The same with a text on standard input.
     pub fn baton_with_input(&self, arguments: &str, input: &str) -> Done {
         let mut child = self
@@ -105,7 +110,7 @@ fn of(output: std::process::Output) -> Done {
 
 /// Says that a part of a test could not be done here.
 pub fn skipped(what: &str, reason: &str) {
-    writeln!(std::io::stderr(), "SKIPPED {what}: {reason}").unwrap();
+    std::io::stderr().write_all(format!("SKIPPED {what}: {reason}\n").as_bytes()).unwrap();
 }
 
 /// A command that goes on.
