@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-#[cfg(target_os = "linux")]
-use crate::power;
 use crate::run::{self, Tally};
-use crate::{bench, crash, deny, edges, needs, tidy};
+use crate::{bench, deny, edges, needs, tidy};
+#[cfg(target_os = "linux")]
+use crate::{crash, power};
 
 /// One stage. Those of a long nature are left out of the quick way.
 struct Stage {
