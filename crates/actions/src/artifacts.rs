@@ -75,7 +75,7 @@ impl Search {
                 self.visited += 1;
                 if self.visited > VISITED {
                     return Err(format!(
-                        "the artifact pattern `{}` made baton look at more than {VISITED} files; name a narrower folder",
+                        "the artifact pattern `{}` made baton look at more than {VISITED} files; name a smaller folder",
                         matcher.glob()
                     ));
                 }

@@ -68,7 +68,7 @@ pub struct Job {
     pub accept: ExitCodes,
 }
 
-/// An invocation that cannot be made into a job. The plan's checker refuses these, so this is met only by hand-made runs.
+/// An invocation that cannot be made into a job. The plan's checker refuses these first.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum JobError {
     /// A field of a process step is missing or of the wrong type.

@@ -27,8 +27,8 @@ pub struct Survivor {
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// The attempt: `<store>/<run>/<step path>/<n>`. Of a process that has cleared its environment: that of an ancestor,
-    /// or `<store>/<run>/?`.
+    /// The attempt: `<store>/<run>/<step path>/<n>`. Of a process that has cleared its environment: that of an
+    /// ancestor, or `<store>/<run>/?`.
     pub attempt: String,
 }
 
@@ -57,8 +57,8 @@ fn listed(survivors: &[Survivor]) -> String {
     words.join(", ")
 }
 
-/// All living processes of the run `prefix`, which is `<store>/<run>/` with the last `/` (run 1 is not run 12), and their
-/// descendants. This process and its ancestors are never among them.
+/// All living processes of the run `prefix`, which is `<store>/<run>/` with the last `/` (run 1 is not run 12), and
+/// their descendants. This process and its ancestors are never among them.
 pub fn survivors(prefix: &str) -> io::Result<Vec<Survivor>> {
     Ok(find(prefix)?.into_values().collect())
 }

@@ -1,4 +1,4 @@
-//! Children that try to get away, in many shapes: at the end of their step, when it is ended, and in the end none is left.
+//! Children that try to get away, in many shapes: when their step ends or is ended, none is left.
 
 mod support;
 
@@ -165,7 +165,9 @@ fn what_ends_by_itself_in_time_is_no_leftover() {
 #[test]
 fn dead_orphans_are_reaped_while_their_step_runs() {
     let mut world = World::new();
-    let step = world.start(world.shell("for i in 1 2 3 4 5 6 7 8; do sh -c 'sleep 0.01 & exit 0'; done; sleep 0.1; echo ready; cat /dev/zero | sleep 60"));
+    let script = "for i in 1 2 3 4 5 6 7 8; do sh -c 'sleep 0.01 & exit 0'; done
+        sleep 0.1; echo ready; cat /dev/zero | sleep 60";
+    let step = world.start(world.shell(script));
     world.until_printed(step, "ready");
     let own = std::process::id();
     let children = || -> BTreeSet<u32> {
@@ -214,7 +216,8 @@ fn a_step_that_forks_as_fast_as_it_can_is_caught_up_with() {
     let mark = mark(96, 7);
     // Bounded, so that a failure of this test does not take the machine along.
     let script = "loop() { i=0; while [ $i -lt 300 ]; do sleep $1 & i=$((i+1)); done; wait; }
-        echo ready; loop $1 & setsid sh -c 'i=0; while [ $i -lt 300 ]; do setsid sleep '$1' & i=$((i+1)); done; wait' & wait";
+        echo ready; loop $1 &
+        setsid sh -c 'i=0; while [ $i -lt 300 ]; do setsid sleep '$1' & i=$((i+1)); done; wait' & wait";
     for how in [Stop::Kill, Stop::Terminate] {
         let step = world.start(world.job(&["sh", "-c", script, "step", &mark]));
         world.until_printed(step, "ready");

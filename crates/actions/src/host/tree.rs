@@ -275,7 +275,8 @@ impl Host {
         gone
     }
 
-    /// Ends what is left of an attempt. What its main process left running has the step's grace to end by itself, then it is asked, then killed.
+    /// Ends what is left of an attempt. What its main process left running has the step's grace to end by itself, then
+    /// it is asked, then killed; what was killed is killed again until it is gone.
     pub(super) fn press_leftovers(&mut self, at: usize, now: Instant, out: &mut Vec<HostEvent>) {
         let Some(running) = self.running_at_mut(at) else { return };
         let grace = running.job.stop_grace;
