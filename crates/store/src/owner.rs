@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use baton_core::Epoch;
 use rustix::fs::OFlags;
@@ -32,7 +33,7 @@ impl OwnerInfo {
         let command: Vec<String> = std::env::args_os().map(|part| part.to_string_lossy().into_owned()).collect();
         Self {
             pid: std::process::id(),
-            start_time: start_time(),
+            start_time: start_time("self"),
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
             host: uname.nodename().to_string_lossy().into_owned(),
             command: command.join(" ").chars().take(MAX_COMMAND_CHARS).collect(),
@@ -43,10 +44,10 @@ impl OwnerInfo {
 /// More of a command line is not kept.
 const MAX_COMMAND_CHARS: usize = 500;
 
-/// Field 22 of `/proc/self/stat`; 0 on systems without it.
-fn start_time() -> u64 {
+/// When a process (`self`, or a number) started: field 22 of its `stat`; 0 where there is none.
+fn start_time(process: &str) -> u64 {
     const FIELD_AFTER_NAME: usize = 19;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     after_name.split_ascii_whitespace().nth(FIELD_AFTER_NAME).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
@@ -138,6 +139,24 @@ pub(crate) fn liveness(directory: &DataDir, owner: Epoch) -> Result<Liveness> {
         Err(TryLockError::Error(source)) => Err(StoreError::io("lock", &path)(source)),
     }
 }
+
+/// Like [`liveness`], of an owner that said this about itself. Between its birth and its program a child holds a copy of
+/// everything that its parent has open, the lock as well, and its environment does not tell yet whose child it is.
+/// So where the owner's process is gone and its lock is not free, this waits for the child to become what it will be.
+pub(crate) fn settled_liveness(directory: &DataDir, owner: Epoch, info: &OwnerInfo) -> Result<Liveness> {
+    for _ in 0..SETTLE_LOOKS {
+        let found = liveness(directory, owner)?;
+        if found != Liveness::Alive || info.start_time == 0 || start_time(&info.pid.to_string()) == info.start_time {
+            return Ok(found);
+        }
+        std::thread::park_timeout(SETTLE_PAUSE);
+    }
+    liveness(directory, owner)
+}
+
+/// How often and how long apart a lock is looked at whose owner is gone: two seconds in all.
+const SETTLE_LOOKS: u32 = 2000;
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Blocks until the owner is dead. For a helper thread; it needs nothing of the store.
 pub fn wait_for_death(directory: &DataDir, owner: Epoch) -> Result<()> {

@@ -682,7 +682,7 @@ impl Store for SqliteStore {
             .map_err(&failed)?;
         let mut owners = rows.collect::<rusqlite::Result<Vec<_>>>().map_err(&failed)?;
         for row in &mut owners {
-            row.alive = owner::liveness(&self.directory, row.epoch)? == Liveness::Alive;
+            row.alive = owner::settled_liveness(&self.directory, row.epoch, &row.info)? == Liveness::Alive;
         }
         Ok(owners)
     }
