@@ -196,6 +196,14 @@ pub enum LockMove {
     Fail(Vec<EventKind>),
 }
 
+/// What would start if it had its locks.
+struct Candidate<'a> {
+    /// The step; `None`: the run as a whole.
+    step: Option<StepIndex>,
+    holder: Holder,
+    request: &'a LockRequest,
+}
+
 impl RunState {
     /// Appends to `events` what follows from the state and the time, and tells whether anything does; if not, nothing
     /// will until an input comes or time passes.
@@ -260,12 +268,13 @@ impl RunState {
         }
         let first = self.ready.first().copied();
         let mut free = self.free_slots();
-        // The slots of steps that come earlier in the plan and could have their locks are kept for them.
-        for &step in self.ready_for_locks.values().filter_map(|steps| steps.first()) {
-            if first.is_none_or(|first| step < first)
-                && let Some(request) = self.graph.locks(step)
-                && locks.blocker(&self.holder(Some(step)), &request.names).is_none()
-            {
+        // The slots of steps that come earlier and could have their locks are kept for them.
+        let wants_locks = free > 0 && self.wants_locks();
+        for candidate in wants_locks.then(|| self.lock_candidates(now, locks)).into_iter().flatten() {
+            let comes_earlier = candidate.step.is_some_and(|step| {
+                self.status(step) == StepStatus::Retrying || first.is_none_or(|first| step < first)
+            });
+            if comes_earlier && locks.blocker(&candidate.holder, &candidate.request.names).is_none() {
                 free = free.saturating_sub(1);
             }
         }
@@ -393,12 +402,13 @@ impl RunState {
     ///
     /// Of steps that want the same locks only one is among them: the one in line, or else the first in the plan. So a
     /// run has one place in line for each set of locks, and runs take turns.
-    fn lock_candidates(&self, now: Time, locks: &LockTable) -> Vec<(Holder, &LockRequest)> {
+    fn lock_candidates(&self, now: Time, locks: &LockTable) -> Vec<Candidate<'_>> {
         let mut candidates = Vec::new();
         if !self.has_plan_locks {
             let wanted = matches!(self.phase, Phase::Created | Phase::Running);
             if wanted && !self.graph.plan_locks().names.is_empty() {
-                candidates.push((self.holder(None), self.graph.plan_locks()));
+                let (holder, request) = (self.holder(None), self.graph.plan_locks());
+                candidates.push(Candidate { step: None, holder, request });
             }
             return candidates;
         }
@@ -406,7 +416,9 @@ impl RunState {
             return candidates;
         }
         let mut add = |step: StepIndex| {
-            candidates.extend(self.graph.locks(step).map(|request| (self.holder(Some(step)), request)));
+            if let Some(request) = self.graph.locks(step) {
+                candidates.push(Candidate { step: Some(step), holder: self.holder(Some(step)), request });
+            }
         };
         self.retrying.range(..=(now, StepIndex(u32::MAX))).for_each(|(_, step)| add(*step));
         if self.ready_for_locks.is_empty() {
@@ -435,6 +447,9 @@ impl RunState {
         if !self.has_plan_locks {
             return !self.graph.plan_locks().names.is_empty();
         }
+        if !self.graph.has_step_locks() {
+            return false;
+        }
         !self.ready_for_locks.is_empty() || self.retrying.iter().any(|(_, step)| self.graph.locks(*step).is_some())
     }
 
@@ -443,7 +458,7 @@ impl RunState {
     pub fn next_lock_move(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable) -> Option<LockMove> {
         let candidates = self.lock_candidates(now, locks);
         // Whoever waits for long enough gives up, whether or not others wait before it or a slot is free.
-        for (holder, request) in &candidates {
+        for Candidate { holder, request, .. } in &candidates {
             let Some(waiting) = locks.is_waiting(holder) else { continue };
             let Some(limit) = request.wait_timeout else { continue };
             if waiting.since + limit <= now && locks.blocker(holder, &request.names).is_some() {
@@ -453,7 +468,7 @@ impl RunState {
         if self.free_slots() == 0 {
             return None;
         }
-        let wants = candidates.iter().map(|(holder, request)| (holder, &request.names[..]));
+        let wants = candidates.iter().map(|candidate| (&candidate.holder, &candidate.request.names[..]));
         if let Some((holder, names)) = locks.first_free(self.run, wants) {
             let mut events = Vec::new();
             match holder.step.as_deref().and_then(|step| self.graph.find(step)) {
@@ -465,8 +480,8 @@ impl RunState {
             }
             return Some(LockMove::Grant { holder: holder.clone(), names: names.to_vec(), events });
         }
-        let (holder, request) = candidates.into_iter().find(|(holder, _)| locks.is_waiting(holder).is_none())?;
-        Some(LockMove::Request { holder, names: request.names.clone() })
+        let next = candidates.into_iter().find(|candidate| locks.is_waiting(&candidate.holder).is_none())?;
+        Some(LockMove::Request { holder: next.holder, names: next.request.names.clone() })
     }
 
     fn give_up_lock(&self, holder: &Holder, limit: Millis, locks: &LockTable, now: Time) -> Vec<EventKind> {

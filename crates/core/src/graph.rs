@@ -369,6 +369,11 @@ impl Graph {
         self.lock_request(step).map(|request| &self.lock_requests[request as usize])
     }
 
+    /// Whether any step holds locks while it runs.
+    pub(crate) fn has_step_locks(&self) -> bool {
+        !self.lock_requests.is_empty()
+    }
+
     /// The number of the request for its locks that the step shares with all that want the same.
     pub(crate) fn lock_request(&self, step: StepIndex) -> Option<u32> {
         if self.flags[step.at()] & HAS_LOCKS == 0 { None } else { self.locks.get(&step).copied() }

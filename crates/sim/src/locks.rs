@@ -8,6 +8,7 @@ use baton_core::lock::{Holder, LockEvent, LockEventKind};
 pub struct PlainLocks {
     held: Vec<(Holder, Vec<String>)>,
     line: Vec<(Holder, Vec<String>)>,
+    supposed: bool,
 }
 
 impl PlainLocks {
@@ -51,6 +52,12 @@ impl PlainLocks {
     /// Notes that `holder` has `names`, whoever else has them too.
     pub fn suppose(&mut self, holder: Holder, names: Vec<String>) {
         self.held.push((holder, names));
+        self.supposed = true;
+    }
+
+    /// Whether what stands here is what was seen, not what was supposed.
+    pub fn is_true(&self) -> bool {
+        !self.supposed
     }
 
     /// Takes note of an event, if it is one that may happen.

@@ -316,6 +316,19 @@ impl Watch {
                     && self.may_go(*earlier)
             });
             ensure!(earlier.is_none(), "a step starts before {earlier:?}, which stands before it in the plan");
+            let kept_out = (0..step.0).map(StepIndex).find(|earlier| {
+                self.steps[earlier.at()].status == StepStatus::Waiting
+                    && self.may_go(*earlier)
+                    && self
+                        .graph
+                        .locks(*earlier)
+                        .is_some_and(|request| !locks.is_blocked(&self.holder(Some(*earlier)), &request.names))
+            });
+            let last_slot = self.running + 1 == self.graph.max_concurrency() as usize;
+            ensure!(
+                !last_slot || kept_out.is_none() || !locks.is_true(),
+                "a step takes the slot of {kept_out:?}, which could have its locks"
+            );
         }
         let seen = &mut self.steps[step.at()];
         ensure!(attempt == seen.attempts + 1, "attempt {attempt} follows attempt {}", seen.attempts);
