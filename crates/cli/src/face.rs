@@ -65,6 +65,11 @@ impl Stream {
         }
     }
 
+    /// Whether something was gathered and not yet written.
+    pub fn has_waiting(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// Writes what was gathered, if it has waited so long.
     pub fn flush_if_older(&mut self, limit: Duration) {
         if self.buffer.is_empty() {

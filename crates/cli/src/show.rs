@@ -156,8 +156,12 @@ impl Observer for Show<'_> {
     }
 
     fn wants_ticks(&self) -> bool {
-        // Quiet has nothing to write; the others gather what they write, and let go of it when there is time.
-        !matches!(self.way, Way::Quiet)
+        // The time that passes is to be seen; lines only need a calm moment to be written, if there are any.
+        match self.way {
+            Way::Live(_) => true,
+            Way::Plain(_) | Way::Json(_) => self.face.out.has_waiting(),
+            Way::Quiet => false,
+        }
     }
 
     fn tick(&mut self, runs: &mut dyn Iterator<Item = RunView<'_>>) {

@@ -419,3 +419,59 @@ fn completions_and_man_pages_know_every_command() {
     assert!(place.baton("man").stdout.contains("baton"));
     assert!(!place.baton("--help").stdout.contains("action"), "what is not for people is not shown");
 }
+
+#[test]
+fn variables_come_from_the_command_line_before_files_before_the_plan() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        "plan_id: p\nvars: {A: plan, B: plan, C: plan}\nsteps: [{id: a, command: echo, args: ['${A} ${B} ${C}']}]\n",
+    );
+    place.write("values.yaml", "A: yaml\nB: yaml\n");
+    place.write("values.env", "# comment\nB=env\n");
+    let ran = place.baton("run plan.yaml --var A=given --var-file values.yaml --var-file values.env");
+    assert!(ran.stdout.contains("[a] given env plan"), "{ran:?}");
+    place.write("broken.env", "no pair\n");
+    let refused = place.baton("run plan.yaml --var-file broken.env");
+    assert!(refused.exit == 2 && refused.stderr.contains("broken.env:1"), "{refused:?}");
+}
+
+#[test]
+fn all_abandoned_runs_go_on_together() {
+    let place = Place::new();
+    for name in ["one", "two"] {
+        place.write(&format!("{name}.yaml"), &HELD.replace("held", name));
+        let mut run = place.start(&format!("run {name}.yaml"));
+        run.wait_for("[hold] holding");
+        run.kill();
+    }
+    place.write("gate", "");
+    let resumed = place.baton("resume");
+    assert_eq!(resumed.exit, 0, "{resumed:?}");
+    for words in ["[1/last] done", "[2/last] done", "run 1 one succeeded", "run 2 two succeeded"] {
+        assert!(resumed.stdout.contains(words), "{words}: {resumed:?}");
+    }
+}
+
+#[test]
+fn the_plans_of_this_repository_do_what_they_say() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let place = Place::new();
+    let hello = root.join("plans/hello.yaml").canonicalize().unwrap();
+    let ran = place.baton(&format!("run {} --var GUESTS=4", hello.display()));
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    for words in [
+        "fetch-eggs failed after",
+        "(attempt 1 of 3)",
+        "second-tin skipped: its condition is false",
+        "[taste] a cake of 120 g of flour for 4 guests",
+        "6 succeeded, 1 skipped",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}: {ran:?}");
+    }
+    let data_dir = place.file("data").display().to_string();
+    let program = format!("BATON={}", env!("CARGO_BIN_EXE_baton"));
+    let arguments = ["run", "plans/docs-check/plan.yaml", "--var", &program, "--data-dir", &data_dir];
+    let checked = finish(place.command_of(&arguments).current_dir(root));
+    assert_eq!(checked.exit, 0, "{checked:?}");
+}

@@ -104,6 +104,7 @@ pub fn logs(given: Given<'_>, face: &mut Face) -> Answer {
         is_terminal: face.out.is_terminal(),
         tail: given.number("tail").map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
         open: BTreeMap::new(),
+        is_empty: true,
     };
     let attempt = given.number("attempt");
     let wanted = move |of: StepIndex, number: u32| {
@@ -168,6 +169,9 @@ impl Reader<'_> {
             }
         }
         self.printer.finish_all(self.graph, face);
+        if self.printer.is_empty && !face.is_json() {
+            face.note("nothing was printed");
+        }
         Ok(EXIT_OK)
     }
 
@@ -256,10 +260,13 @@ struct Printer {
     tail: Option<usize>,
     /// What attempts have printed since their last line feed.
     open: BTreeMap<(StepIndex, u32), Vec<u8>>,
+    /// Whether nothing has been printed.
+    is_empty: bool,
 }
 
 impl Printer {
     fn piece(&mut self, step: StepIndex, attempt: u32, graph: &Graph, piece: &Piece<'_>, face: &mut Face) {
+        self.is_empty &= matches!(piece, Piece::Bytes([]));
         match piece {
             Piece::Bytes(bytes) if self.is_raw && !self.is_json => face.out.write(bytes),
             Piece::Bytes(bytes) => {
