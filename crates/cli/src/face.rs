@@ -3,12 +3,18 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use crate::failure::Failure;
 
 /// Text is gathered up to so many bytes before it is written.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// So much waits for a slow reader while runs are driven here; what comes then is counted and not shown.
+const WAITING_BYTES: usize = 4 << 20;
+/// A pipe that says it has room takes so much without waiting (on Linux; elsewhere less, and a write may then wait).
+const PIPE_BYTES: usize = 4096;
 
 /// In which form a command answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,11 +33,15 @@ pub struct Stream {
     /// Since when something waits in the buffer.
     since: Option<Instant>,
     is_closed: bool,
+    /// Whether a slow reader is waited for.
+    is_patient: bool,
+    /// Bytes that a slow reader does not get to see.
+    lost: u64,
 }
 
 impl Stream {
     fn new(is_error: bool) -> Self {
-        Self { is_error, buffer: Vec::new(), since: None, is_closed: false }
+        Self { is_error, buffer: Vec::new(), since: None, is_closed: false, is_patient: true, lost: 0 }
     }
 
     fn descriptor(&self) -> BorrowedFd<'static> {
@@ -54,9 +64,18 @@ impl Stream {
         self.is_closed
     }
 
+    /// While runs are driven here nobody may hold them up: not a pager that waits for a key, not a stopped terminal.
+    pub fn set_patient(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
+    }
+
     /// Adds bytes, and writes when there are many.
     pub fn write(&mut self, bytes: &[u8]) {
         if self.is_closed {
+            return;
+        }
+        if self.lost > 0 || (!self.is_patient && self.buffer.len() + bytes.len() > WAITING_BYTES) {
+            self.lost += bytes.len() as u64;
             return;
         }
         self.buffer.extend_from_slice(bytes);
@@ -85,27 +104,48 @@ impl Stream {
     /// Writes what was gathered. A reader that has gone away is remembered and is no failure.
     pub fn flush(&mut self) {
         let descriptor = self.descriptor();
-        let mut rest = self.buffer.as_slice();
-        while !rest.is_empty() && !self.is_closed {
+        let mut written = 0;
+        self.since = None;
+        while written < self.buffer.len() && !self.is_closed {
+            let mut rest = &self.buffer[written..];
+            if !self.is_patient {
+                if !has_room(descriptor, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+                    break;
+                }
+                // A pipe that has room at all has room for so much.
+                rest = &rest[..rest.len().min(PIPE_BYTES)];
+            }
             match rustix::io::write(descriptor, rest) {
                 Ok(0) => self.is_closed = true,
-                Ok(count) => rest = &rest[count..],
+                Ok(count) => written += count,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => wait_for_room(descriptor),
+                Err(rustix::io::Errno::AGAIN) if self.is_patient => {
+                    has_room(descriptor, None);
+                }
+                Err(rustix::io::Errno::AGAIN) => break,
                 Err(_) => self.is_closed = true,
             }
         }
-        self.buffer.clear();
-        self.since = None;
+        if self.is_closed {
+            self.buffer.clear();
+        } else {
+            self.buffer.drain(..written);
+        }
+        if self.buffer.is_empty() && self.lost > 0 {
+            let lost = crate::words::bytes(std::mem::take(&mut self.lost));
+            self.write(
+                format!("\n… {lost} were not shown, the reader was too slow; `baton logs` has all …\n").as_bytes(),
+            );
+        }
         self.buffer.shrink_to(2 * BUFFER_BYTES);
     }
 }
 
-/// Waits for a stream that somebody who shares it has made non-blocking.
-fn wait_for_room(descriptor: BorrowedFd<'_>) {
-    let mut wanted = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::OUT)];
-    // An interrupted wait is tried again by the caller's next write.
-    let _ = rustix::event::poll(&mut wanted, None);
+/// Waits until a stream takes something, at most so long; answers whether it does.
+fn has_room(descriptor: BorrowedFd<'_>, limit: Option<&Timespec>) -> bool {
+    let mut wanted = [PollFd::new(&descriptor, PollFlags::OUT)];
+    // Where that cannot be told, the write itself will tell.
+    poll(&mut wanted, limit).is_ok_and(|count| count > 0)
 }
 
 impl Drop for Stream {

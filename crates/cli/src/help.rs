@@ -27,7 +27,8 @@ Examples:
   baton run deploy.yaml --dry-run
   generate-plan | baton run -
 
-Ctrl-C cancels the run; a second Ctrl-C does not wait for its steps. A run whose process dies goes on with `baton resume`."
+Ctrl-C cancels the run; a second Ctrl-C does not wait for its steps. A run whose process dies \
+goes on with `baton resume`."
         }
         Operation::Check => {
             "\

@@ -114,7 +114,8 @@ fn write_pages(folder: &Path, face: &mut Face) -> Answer {
 fn plan_reference() -> String {
     let fields = baton_lang::reference();
     format!(
-        "# Plan fields\n\n<!-- Written by `baton man --reference plan`; a test fails when it is not current. -->\n\n{}\n",
+        "# Plan fields\n\n<!-- Written by `baton man --reference plan`; a test fails when it is not current. -->\n\n\
+         {}\n",
         fields.trim_end()
     )
 }

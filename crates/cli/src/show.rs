@@ -47,6 +47,8 @@ impl<'a> Show<'a> {
             let color = face.color;
             Way::Plain(plain::Plain::new(lines::Style::of_environment(color), many, face.out.is_terminal()))
         };
+        face.out.set_patient(false);
+        face.err.set_patient(false);
         Self { face, way, tails: tail::Tails::default(), told: BTreeMap::new(), clock: Clock::start() }
     }
 
@@ -82,6 +84,8 @@ impl<'a> Show<'a> {
         if let Way::Live(live) = &mut self.way {
             live.take_down(&mut self.face.err);
         }
+        self.face.out.set_patient(true);
+        self.face.err.set_patient(true);
         self.face.out.flush();
         self.face.err.flush();
     }

@@ -191,6 +191,24 @@ fn a_reader_that_goes_away_ends_no_run() {
 }
 
 #[test]
+fn a_reader_that_does_not_read_holds_nothing_up() {
+    let place = Place::new();
+    // Much more than a pipe takes, and more than is kept for a reader.
+    place.write(
+        "plan.yaml",
+        "plan_id: p\nsteps:\n- {id: flood, shell: true, command: 'yes 0123456789 | head -c 6000000'}\n\
+         - {id: after, command: echo, args: [through], depends_on: [flood]}\n",
+    );
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("flood started");
+    let followed = place.baton("events --follow");
+    assert!(followed.exit == 0 && followed.stdout.contains("run_completed"), "{followed:?}");
+    let ended = run.end();
+    assert_eq!(ended.exit, 0);
+    assert!(ended.stdout.contains("were not shown, the reader was too slow"), "{}", ended.stdout.len());
+}
+
+#[test]
 fn a_plan_comes_from_standard_input() {
     let place = Place::new();
     let yaml = place.baton_with_input("run -", "plan_id: piped\nsteps: [{id: a, command: echo, args: [hi]}]\n");
@@ -391,7 +409,16 @@ fn a_terminal_sees_the_run_move_and_nothing_that_steps_print_acts_on_it() {
     assert!(help.status.success());
     place.write(
         "plan.yaml",
-        "plan_id: p\nsteps: [{id: a, shell: true, command: \"printf '\\\\033]0;evil\\\\007seen\\\\n'; sleep 0.3; exit 1\"}]\n",
+        r#"
+plan_id: p
+steps:
+  - id: a
+    shell: true
+    command: |
+      printf '\033]0;evil\007seen\n'
+      sleep 0.3
+      exit 1
+"#,
     );
     let baton = env!("CARGO_BIN_EXE_baton");
     let mut command = std::process::Command::new("script");

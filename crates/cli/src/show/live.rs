@@ -15,7 +15,7 @@ use crate::words;
 const MAX_ROWS: usize = 16;
 /// Of a step's unfinished line so many bytes are looked at.
 const MAX_LINE_BYTES: usize = 1024;
-/// The columns of the bar.
+/// The columns of the bar, where there is room for it.
 const BAR_COLUMNS: usize = 20;
 /// Assumed where the terminal does not tell its size.
 const USUAL_SIZE: (usize, usize) = (80, 24);
@@ -188,6 +188,12 @@ impl Live {
     }
 
     fn put(&mut self, err: &mut Stream, (columns, rows): (usize, usize)) {
+        err.flush();
+        self.drawn_at = Some(Instant::now());
+        if err.has_waiting() && !self.frames.is_empty() {
+            // The terminal is stopped; one picture that waits is enough.
+            return;
+        }
         // A terminal that became narrower has broken our lines into more of its own.
         let height: usize = self.drawn.iter().map(|width| width.div_ceil(columns.max(1)).max(1)).sum();
         // The terminal is asked to show all of it at once; those that cannot ignore that.
@@ -206,7 +212,6 @@ impl Live {
         out += "\x1b[?2026l";
         err.write(out.as_bytes());
         err.flush();
-        self.drawn_at = Some(Instant::now());
     }
 
     fn picture(&mut self, run: &RunView<'_>, most: usize) -> Picture {
@@ -327,9 +332,10 @@ pub fn render(picture: &Picture, columns: usize, style: Style) -> Vec<String> {
         let words = format!("  and {}", words::counted(picture.more_rows as u64, "step more", "steps more"));
         frame.push(fit(&[(Some(Tone::Out), words)], columns, style));
     }
-    let filled = BAR_COLUMNS * usize::from(picture.percent) / 100;
+    let bar_columns = BAR_COLUMNS.min(columns / 3);
+    let filled = bar_columns * usize::from(picture.percent) / 100;
     let (full, empty) = if style.unicode { ("█", "░") } else { ("#", ".") };
-    let bar = format!("{}{}", full.repeat(filled), empty.repeat(BAR_COLUMNS - filled));
+    let bar = format!("{}{}", full.repeat(filled), empty.repeat(bar_columns - filled));
     let mut words = format!(
         " {:>3}%  {} of {} steps, {}",
         picture.percent,
@@ -425,7 +431,8 @@ mod tests {
     fn without_unicode_it_says_the_same() {
         let style = Style { color: false, unicode: false };
         let frame = render(&Picture { rows: Vec::new(), more_rows: 0, ..picture() }, 72, style);
-        insta::assert_snapshot!(frame.join("\n"), @"run 7 deploy #########...........  45%  9 of 20 steps, 14.2s, 1 failed");
+        let frame = frame.join("\n");
+        insta::assert_snapshot!(frame, @"run 7 deploy #########...........  45%  9 of 20 steps, 14.2s, 1 failed");
     }
 
     #[test]

@@ -226,7 +226,8 @@ mod tests {
         };
         let done = [EventKind::RunCompleted { status: RunStatus::Succeeded }];
         let good = state(&[&ok(0)[..], &ok(1), &ok(2), &done].concat());
-        insta::assert_snapshot!(render(&good, "deploy", &[], Time(0), STYLE), @"✓ run 12 deploy succeeded in 14.2s: 3 succeeded");
+        let good = render(&good, "deploy", &[], Time(0), STYLE);
+        insta::assert_snapshot!(good, @"✓ run 12 deploy succeeded in 14.2s: 3 succeeded");
         let beside = state(&[&ok(0)[..], &failed(1, 1), &ok(2), &done].concat());
         insta::assert_snapshot!(render(&beside, "deploy", &[told(1, 1, &[])], Time(0), STYLE), @"
         ✓ run 12 deploy succeeded in 14.2s: 2 succeeded, 1 failed (tolerated)
