@@ -58,9 +58,20 @@ pub(crate) const KINDS: &[ActionKind] = &[
     },
     ActionKind {
         kind: "git.fetch",
-        doc: "Fetch the branch and the source from the remote, and say which commits are to be merged.",
+        doc: "Fetch the branch and the source from the remote, and say where they stand there.",
         schema: || schema(&[REPOSITORY, REMOTE, BRANCH, SOURCE], &["branch"]),
         run: |with| fetch::fetch(input(with)?),
+    },
+    ActionKind {
+        kind: "git.select",
+        doc: "Say which commit is merged into which, out of what is here and what was fetched.",
+        schema: || {
+            schema(
+                &[REPOSITORY, REMOTE, BRANCH, SOURCE, BRANCH_ON_REMOTE, SOURCE_ON_REMOTE],
+                &["branch", "branch_on_remote", "source_on_remote"],
+            )
+        },
+        run: |with| fetch::select(input(with)?),
     },
     ActionKind {
         kind: "git.sync_health",
@@ -175,6 +186,14 @@ const SOURCE: Field = ("source", || {
         "What is merged: a branch here or on the remote, a full ref name, or a commit id. Empty: the local branch of \
          the same name as `branch`."})
 });
+const BRANCH_ON_REMOTE: Field = (
+    "branch_on_remote",
+    || json!({"type": "string", "description": "Where the branch stands on the remote. Empty: not there."}),
+);
+const SOURCE_ON_REMOTE: Field = (
+    "source_on_remote",
+    || json!({"type": "string", "description": "Where the source stands on the remote. Empty: not there."}),
+);
 const NORMALISE: Field = ("normalise", || {
     json!({"enum": ["refuse", "move_aside"], "default": "refuse", "description":
         "`refuse` fails and lists them; `move_aside` moves their `.git` into a backup folder and keeps their files."})

@@ -16,8 +16,8 @@ const SIGKILL: i32 = 9;
 
 /// The steps of the plan in the order in which they end, but for `resolver`, which is skipped without a command.
 const STEPS: &[&str] = &[
-    "scan", "nested", "fetch", "health", "classify", "worktree", "merge", "resolve", "resolver", "commit", "push",
-    "finish",
+    "scan", "nested", "fetch", "select", "health", "classify", "worktree", "merge", "resolve", "resolver", "commit",
+    "push", "finish",
 ];
 
 /// A bare remote, the user's clone of it, and the clone of somebody else.
@@ -282,6 +282,39 @@ fn a_push_that_is_refused_by_a_concurrent_push_merges_again_in_the_same_run() {
     assert!(log.contains(&theirs) && log.contains(&git(&world.user(), &["rev-parse", "main"])), "{log}");
 }
 
+#[test]
+fn a_fetch_that_fails_on_the_way_is_tried_again() {
+    let world = World::with(&[("a", "1\n")]);
+    world.commit("user", 10, &[("b", "2\n")]);
+    let folder = world.path("shaky");
+    let text = format!(
+        "#!/bin/sh\ncase \" $* \" in *' ls-remote '*) if mkdir '{0}/failed' 2>/dev/null; then\n\
+         echo 'fatal: unable to access it: Could not resolve host: example.org' >&2; exit 128; fi ;; esac\n\
+         exec '{1}' \"$@\"\n",
+        folder.display(),
+        real_git().display(),
+    );
+    script(&folder.join("git"), &text);
+    let words = ["Could not resolve host", "exit code 75", "safe_merge_succeeded"];
+    ends(before_on_path(&folder, world.safe_merge(&[])), 0, &words);
+    let status = world.json(&["status", "1"]);
+    let fetch = status["steps"].as_array().expect("steps").iter().find(|step| step["step"] == "fetch");
+    assert_eq!(fetch.expect("it is there")["attempts"], 2);
+}
+
+fn real_git() -> PathBuf {
+    let path = std::env::var_os("PATH").expect("a PATH");
+    std::env::split_paths(&path).map(|folder| folder.join("git")).find(|git| git.is_file()).expect("git is on PATH")
+}
+
+/// The command with a folder that goes before all others on `PATH`.
+fn before_on_path(folder: &Path, mut command: Command) -> Command {
+    let rest = std::env::var_os("PATH").expect("a PATH");
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&rest));
+    command.env("PATH", std::env::join_paths(folders).expect("a PATH"));
+    command
+}
+
 /// Waits until a line with these words comes; everything before it has been read then.
 fn wait_for_line(lines: &mut impl Iterator<Item = std::io::Result<String>>, words: &str) -> String {
     let mut seen = Vec::new();
@@ -384,10 +417,6 @@ enum Moment {
 impl Killer {
     fn new(world: &World) -> Self {
         let folder = world.path("killer");
-        let real = std::env::split_paths(&std::env::var_os("PATH").expect("a PATH"))
-            .map(|folder| folder.join("git"))
-            .find(|git| git.is_file())
-            .expect("git is on PATH");
         let text = format!(
             r#"#!/bin/sh
 # The program that called is the action; the one above it drives the run.
@@ -406,7 +435,7 @@ kill -9 "$driver"
 exit $code
 "#,
             folder = folder.display(),
-            real = real.display(),
+            real = real_git().display(),
         );
         script(&folder.join("git"), &text);
         let killer = Self { folder };
@@ -421,11 +450,8 @@ exit $code
         fs::write(self.folder.join("count"), "").expect("written");
     }
 
-    fn on_path(&self, mut command: Command) -> Command {
-        let rest = std::env::var_os("PATH").expect("a PATH");
-        let folders = std::iter::once(self.folder.clone()).chain(std::env::split_paths(&rest));
-        command.env("PATH", std::env::join_paths(folders).expect("a PATH"));
-        command
+    fn on_path(&self, command: Command) -> Command {
+        before_on_path(&self.folder, command)
     }
 
     /// How often each step has called git so far.
@@ -470,7 +496,8 @@ fn killed_in_every_step(
         let Some(call) = choose(calls[*step]) else { continue };
         killer.order(Some((step, call, moment)));
         let done = next.output().expect("baton runs");
-        assert_eq!(done.status.signal(), Some(SIGKILL), "{step}, call {call}, {moment:?}: {}", said(&done));
+        let calls = killer.calls();
+        assert_eq!(done.status.signal(), Some(SIGKILL), "{step}, call {call}, {moment:?}, {calls:?}: {}", said(&done));
         assert_eq!(world.mine(), before, "{step}, call {call}, {moment:?}");
         kills += 1;
         next = killer.on_path(world.baton(&["resume"]));

@@ -1,4 +1,6 @@
-//! `git.fetch`: brings the branch and the source here, and says which two commits the rest is about.
+//! `git.fetch` and `git.select`: bring the branch and the source here, and say which two commits the rest is about.
+//!
+//! They are two, because the first one may fail on the way and is worth another attempt; the second one decides.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -12,7 +14,7 @@ use crate::registry::ActionFailure;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Input {
+pub(super) struct FetchInput {
     #[serde(default = "here")]
     repository: String,
     #[serde(default = "origin")]
@@ -22,23 +24,49 @@ pub(super) struct Input {
     source: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SelectInput {
+    #[serde(default = "here")]
+    repository: String,
+    #[serde(default = "origin")]
+    remote: String,
+    branch: String,
+    #[serde(default)]
+    source: String,
+    branch_on_remote: String,
+    source_on_remote: String,
+}
+
 /// `git.fetch`.
-pub(super) fn fetch(input: Input) -> Outcome {
+pub(super) fn fetch(input: FetchInput) -> Outcome {
     let repository = Repository::open(&input.repository)?;
     let git = &repository.git;
     check_remote(git, &input.remote)?;
     check_branch(git, &input.branch)?;
-    let source = Source::of(git, &input)?;
     let mut branches = vec![input.branch.as_str()];
-    if let Source::Branch(name) = source
-        && name != input.branch
-    {
+    if let Source::Branch(name) = Source::of(git, &input.branch, &input.source)? {
         branches.push(name);
     }
-    let found = fetch_branches(git, &input.remote, &branches)?;
-    let target_commit = found[0].clone().ok_or_else(|| no_such_branch(&input.remote, &input.branch))?;
-    let on_remote = found.get(1).cloned().flatten();
-    let (source_commit, source_ref) = source.commit(git, &input, on_remote)?;
+    let mut found = fetch_branches(git, &input.remote, &branches)?.into_iter().map(Option::unwrap_or_default);
+    let (branch, source) = (found.next().unwrap_or_default(), found.next().unwrap_or_default());
+    for (name, commit) in branches.iter().zip([&branch, &source]) {
+        let commit = if commit.is_empty() { "not there" } else { short(commit) };
+        say(format_args!("{name} of {}: {commit}", input.remote));
+    }
+    Ok(outputs(json!({"branch_on_remote": branch, "source_on_remote": source})))
+}
+
+/// `git.select`.
+pub(super) fn select(input: SelectInput) -> Outcome {
+    let repository = Repository::open(&input.repository)?;
+    let git = &repository.git;
+    check_branch(git, &input.branch)?;
+    let on_remote = |commit: &str| (!commit.is_empty()).then(|| commit.to_owned());
+    let target_commit =
+        on_remote(&input.branch_on_remote).ok_or_else(|| no_such_branch(&input.remote, &input.branch))?;
+    let source = Source::of(git, &input.branch, &input.source)?;
+    let (source_commit, source_ref) = source.commit(git, &input, on_remote(&input.source_on_remote))?;
     let ahead = count_commits(git, &target_commit, &source_commit, None)?;
     let behind = count_commits(git, &source_commit, &target_commit, None)?;
     say(format_args!("target {} ({} of {})", short(&target_commit), input.branch, input.remote));
@@ -105,9 +133,8 @@ enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn of(git: &Git, input: &'a Input) -> Result<Self, ActionFailure> {
-        let name = input.source.as_str();
-        if name.is_empty() || name == input.branch {
+    fn of(git: &Git, branch: &str, name: &'a str) -> Result<Self, ActionFailure> {
+        if name.is_empty() || name == branch {
             return Ok(Source::Local);
         }
         let is_id = matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -119,7 +146,12 @@ impl<'a> Source<'a> {
     }
 
     /// The commit, and the name under which it was found.
-    fn commit(&self, git: &Git, input: &Input, on_remote: Option<String>) -> Result<(String, String), ActionFailure> {
+    fn commit(
+        &self,
+        git: &Git,
+        input: &SelectInput,
+        on_remote: Option<String>,
+    ) -> Result<(String, String), ActionFailure> {
         match self {
             Source::Local => {
                 let name = format!("refs/heads/{}", input.branch);

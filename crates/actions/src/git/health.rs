@@ -185,11 +185,12 @@ fn unfinished(repository: &Repository) -> Option<Finding> {
 
 fn index_lock(repository: &Repository) -> Option<Finding> {
     let lock = repository.git_dir.join("index.lock");
+    // The merge has an index of its own, and editors take this lock for a moment all the time.
     let detail = format!(
         "{} exists: another git is at work here; if none is (a killed one leaves it behind), remove the file",
         lock.display()
     );
-    lock.exists().then_some(Finding { name: "index lock", blocks: true, detail })
+    lock.exists().then_some(Finding { name: "index lock", blocks: false, detail })
 }
 
 fn shallow(git: &Git) -> Result<Option<Finding>, ActionFailure> {

@@ -160,6 +160,8 @@ pub(super) fn start(worktree: &Worktree, target: &str, source: &str) -> Result<S
         _ => return Err(done.failure()),
     }
     state.conflicts = unmerged.iter().map(|conflict| path_text::text(&conflict.path)).collect();
+    let marked = unmerged.iter().filter(|conflict| has_marks(worktree, &conflict.path));
+    state.marked = marked.map(|conflict| path_text::text(&conflict.path)).collect();
     state.merged = true;
     worktree.save(&state)?;
     Ok(state)
@@ -289,9 +291,13 @@ pub(super) fn resolve_by_command(worktree: &Worktree, state: &mut State, command
     if command.trim().is_empty() || before.is_empty() {
         return Ok(());
     }
-    let file = |path: &[u8]| worktree.path.join(OsStr::from_bytes(path));
-    let has_marks = |path: &[u8]| fs::read(file(path)).is_ok_and(|content| conflict::has_conflict_marks(&content));
-    let marked: Vec<&Unmerged> = before.iter().filter(|unmerged| has_marks(&unmerged.path)).collect();
+    let marked = |unmerged: &&Unmerged| state.marked.contains(&path_text::text(&unmerged.path));
+    let marked: Vec<Vec<u8>> = before.iter().filter(marked).map(|unmerged| unmerged.path.clone()).collect();
+    // An attempt that was killed may have left half of its work. What a person has begun stays.
+    if state.handed_over.is_none() && !marked.is_empty() {
+        let paths: Vec<&OsStr> = marked.iter().map(|path| OsStr::from_bytes(path)).collect();
+        worktree.git.bytes(&[&["checkout", "--merge", "--"].map(OsStr::new)[..], &paths].concat())?;
+    }
     let listing = worktree.admin.join("baton-conflicts");
     let names: Vec<u8> = before.iter().flat_map(|unmerged| [&unmerged.path[..], b"\0"].concat()).collect();
     fs::write(&listing, names).map_err(|error| failed(format!("cannot write {}: {error}", listing.display())))?;
@@ -318,16 +324,22 @@ pub(super) fn resolve_by_command(worktree: &Worktree, state: &mut State, command
         )));
     }
     let still: BTreeSet<Vec<u8>> = conflict::unmerged(&worktree.git)?.into_iter().map(|one| one.path).collect();
+    let is_file = |path: &[u8]| worktree.path.join(OsStr::from_bytes(path)).is_file();
     let decided: Vec<&OsStr> = marked
         .iter()
-        .map(|unmerged| &unmerged.path[..])
-        .filter(|path| still.contains(*path) && file(path).is_file() && !has_marks(path))
-        .map(OsStr::from_bytes)
+        .filter(|path| still.contains(*path) && is_file(path) && !has_marks(worktree, path))
+        .map(|path| OsStr::from_bytes(path))
         .collect();
     if !decided.is_empty() {
         worktree.git.bytes(&[&["add", "--force", "--"].map(OsStr::new)[..], &decided].concat())?;
     }
     Ok(())
+}
+
+/// Whether a file of the work tree has conflict marks.
+fn has_marks(worktree: &Worktree, path: &[u8]) -> bool {
+    let file = worktree.path.join(OsStr::from_bytes(path));
+    fs::read(file).is_ok_and(|content| conflict::has_conflict_marks(&content))
 }
 
 /// What is still unmerged, with the policy's reasons where it gave any.

@@ -49,6 +49,9 @@ pub(super) struct State {
     /// The paths that `git merge` left unmerged, as text.
     #[serde(default)]
     pub(super) conflicts: Vec<String>,
+    /// Those of them whose file git wrote conflict marks into.
+    #[serde(default)]
+    pub(super) marked: Vec<String>,
     /// What the policy decided.
     #[serde(default)]
     pub(super) resolved: Vec<Resolved>,
