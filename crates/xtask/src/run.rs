@@ -72,10 +72,15 @@ fn words(command: &Command) -> String {
 
 /// What a summary line of nextest or of the standard test harness counts.
 fn counted(line: &str) -> Option<Tally> {
-    let (_, counts) = line.split_once(" tests run: ").or_else(|| line.split_once("test result: ")).or_else(|| {
-        // One test alone is counted in the singular.
-        line.split_once(" test run: ")
-    })?;
+    // A failed test's own output, which may hold such a line too, is indented.
+    let counts = match line.strip_prefix("test result: ") {
+        Some(counts) => counts,
+        None => {
+            let summary = line.trim_start().strip_prefix("Summary [")?;
+            let (_, counts) = summary.split_once(" tests run: ").or_else(|| summary.split_once(" test run: "))?;
+            counts
+        }
+    };
     let mut tally = Tally::default();
     let mut words = counts.split([' ', ',', ';']).filter(|word| !word.is_empty());
     let mut number: Option<u64> = None;
@@ -103,5 +108,6 @@ mod tests {
         let harness = "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(counted(harness), Some(Tally { passed: 3, failed: 1 }));
         assert_eq!(counted("9 passed the exam"), None);
+        assert_eq!(counted("    test result: FAILED. 0 passed; 1 failed; 0 ignored"), None);
     }
 }
