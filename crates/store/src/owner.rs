@@ -140,8 +140,8 @@ pub(crate) fn liveness(directory: &DataDir, owner: Epoch) -> Result<Liveness> {
     }
 }
 
-/// Like [`liveness`], of an owner that said this about itself. Between its birth and its program a child holds a copy of
-/// everything that its parent has open, the lock as well, and its environment does not tell yet whose child it is.
+/// Like [`liveness`], of an owner that said this about itself. Between its birth and its program a child holds a copy
+/// of everything that its parent has open, the lock as well, and its environment does not tell yet whose child it is.
 /// So where the owner's process is gone and its lock is not free, this waits for the child to become what it will be.
 pub(crate) fn settled_liveness(directory: &DataDir, owner: Epoch, info: &OwnerInfo) -> Result<Liveness> {
     for _ in 0..SETTLE_LOOKS {

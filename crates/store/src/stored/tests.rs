@@ -251,7 +251,7 @@ fn what_cannot_be_read_says_what_is_wrong_with_it() {
 
 /// Run by hand, once for each new format: `cargo test -p baton-store write_the_sample -- --ignored`.
 #[test]
-#[ignore = "a sample is written once and never again"]
+#[ignore = "store: a sample is written once and never again"]
 fn write_the_sample() {
     let path = sample_path();
     assert!(!path.exists(), "{} is there already and never changes", path.display());
