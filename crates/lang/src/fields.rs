@@ -178,7 +178,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(Level::Plan, Name::Description, "description", Kind::Text, "",
         "What the plan is for."),
     field(Level::Plan, Name::Metadata, "metadata", Kind::Anything, "{}",
-        "Facts for people: `project`, `phase_id`, `created_by`, `created_at`, `tags` and others."),
+        "Facts for people: `project`, `phase_id`, `created_by`, `created_at`, `tags`, …"),
     field(Level::Plan, Name::Labels, "labels", Kind::Labels, "{}",
         "Labels of every run of the plan, by which runs are found."),
     field(Level::Plan, Name::Vars, "vars", Kind::Variables, "{}",

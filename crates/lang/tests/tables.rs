@@ -110,7 +110,7 @@ fn every_field_stands_in_the_reference() {
     | `plan_id` | a name | required | The plan's name: letters, digits, `_`, `-` and `.`. |
     | `version` | text, a number, or true or false |  | The plan's version, for people. |
     | `description` | text |  | What the plan is for. |
-    | `metadata` | a map | `{}` | Facts for people: `project`, `phase_id`, `created_by`, `created_at`, `tags` and others. |
+    | `metadata` | a map | `{}` | Facts for people: `project`, `phase_id`, `created_by`, `created_at`, `tags`, … |
     "#);
 }
 
