@@ -42,6 +42,7 @@ fn everywhere() -> Vec<Arg> {
     vec![
         option("output")
             .short('o')
+            .value_name("FORM")
             .value_parser(["text", "json"])
             .default_value("text")
             .hide_default_value(true)
@@ -52,6 +53,7 @@ fn everywhere() -> Vec<Arg> {
             .value_hint(ValueHint::DirPath)
             .help("Where runs are kept [default: the nearest `.baton` above, else beside `.git`, else here]"),
         option("color")
+            .value_name("WHEN")
             .value_parser(["auto", "always", "never"])
             .default_value("auto")
             .hide_default_value(true)
@@ -91,14 +93,22 @@ fn arg(argument: &'static Argument, takes_step: bool) -> Arg {
     match argument.value {
         Meaning::Run if takes_step && argument.takes == Takes::OptionalPositional => arg,
         Meaning::Text | Meaning::Step => arg,
-        Meaning::Number => arg.value_parser(value_parser!(u64)),
-        Meaning::Count | Meaning::Run => arg.value_parser(value_parser!(u64).range(1..)),
+        Meaning::Number => arg.value_parser(number),
+        Meaning::Count | Meaning::Run => arg.value_parser(count),
         Meaning::Pair => arg.value_parser(pair),
         Meaning::FileOrInput | Meaning::File => {
             arg.value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath)
         }
         Meaning::Folder => arg.value_parser(value_parser!(PathBuf)).value_hint(ValueHint::DirPath),
     }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a whole number is wanted".to_owned())
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number from 1 up is wanted".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -211,7 +221,9 @@ fn refuse(error: &clap::Error, face: &mut Face) -> Answer {
     }
     let plain = error.render().to_string();
     let (message, rest) = plain.split_once("\n\n").unwrap_or((&plain, ""));
-    let message = message.trim_start_matches("error: ").trim().to_owned();
+    // A list in it stands on lines of its own.
+    let words: Vec<&str> = message.trim_start_matches("error: ").lines().map(str::trim).collect();
+    let message = words.join(" ");
     let tips: Vec<&str> = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
     let usage = rest.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
     let hint = match (tips.is_empty(), usage) {

@@ -82,13 +82,14 @@ pub fn data_dir(given: Given<'_>) -> Result<DataDir, Failure> {
 /// The store of the data directory, opened for looking, and a remark where runs in it were abandoned.
 pub fn open_to_look(given: Given<'_>, face: &mut Face) -> Result<SqliteStore, Failure> {
     let store = SqliteStore::open(&data_dir(given)?, Access::Read).map_err(of_store)?;
-    tell_abandoned(&store, face)?;
+    tell_abandoned(&store, face, None)?;
     Ok(store)
 }
 
-/// One line about each run that nobody drives any more.
-pub fn tell_abandoned(store: &dyn Store, face: &mut Face) -> Result<(), Failure> {
-    let abandoned = baton_store::abandoned(store).map_err(of_store)?;
+/// One line about each run that nobody drives any more, but for the one that the command is about.
+pub fn tell_abandoned(store: &dyn Store, face: &mut Face, but_for: Option<RunId>) -> Result<(), Failure> {
+    let mut abandoned = baton_store::abandoned(store).map_err(of_store)?;
+    abandoned.retain(|row| Some(row.run) != but_for);
     let now = Clock::start().now();
     for row in abandoned.iter().take(MAX_NAMED_RUNS) {
         let ago = words::ago(now.since(row.last_at));

@@ -29,7 +29,7 @@ pub fn doctor(given: Given<'_>, face: &mut Face) -> Answer {
     }
     if found.is_healthy() {
         let store = SqliteStore::open(&data_dir(given)?, Access::Read).map_err(of_store)?;
-        tell_abandoned(&store, face)?;
+        tell_abandoned(&store, face, None)?;
         return Ok(EXIT_OK);
     }
     Err(Failure::new("unhealthy", EXIT_REFUSED, "the data directory is damaged, see above")
@@ -157,7 +157,7 @@ pub fn restore(given: Given<'_>, face: &mut Face) -> Answer {
 pub fn gc(given: Given<'_>, face: &mut Face) -> Answer {
     const DAY_SECS: u64 = 86_400;
     let mut store = SqliteStore::open(&existing(given)?, Access::Write).map_err(of_store)?;
-    tell_abandoned(&store, face)?;
+    tell_abandoned(&store, face, None)?;
     let days = given.number("keep-days").unwrap_or(USUAL_KEEP_DAYS);
     let policy = GcPolicy {
         keep_for: Some(Millis::from_secs(days.saturating_mul(DAY_SECS))),

@@ -22,7 +22,7 @@ pub fn run(given: Given<'_>, face: &mut Face) -> Answer {
         return plans::dry_run(&plan, face);
     }
     let store = open(given)?;
-    tell_abandoned(&store, face)?;
+    tell_abandoned(&store, face, None)?;
     let outputs_from = match given.number("outputs-from") {
         Some(number) => Some(run_or_latest(&store, Some(number))?),
         None => None,
@@ -50,7 +50,7 @@ pub fn run(given: Given<'_>, face: &mut Face) -> Answer {
 /// `baton retry`.
 pub fn retry(given: Given<'_>, face: &mut Face) -> Answer {
     let store = open(given)?;
-    tell_abandoned(&store, face)?;
+    tell_abandoned(&store, face, None)?;
     let run = run_or_latest(&store, given.number("run"))?;
     let mut submission = baton_engine::prepare_retry(&store, run, given.text("from")).map_err(of_engine)?;
     if let Some(jobs) = jobs(given) {
@@ -64,7 +64,11 @@ pub fn retry(given: Given<'_>, face: &mut Face) -> Answer {
 pub fn resume(given: Given<'_>, face: &mut Face) -> Answer {
     let store = open(given)?;
     let runs: Vec<RunId> = match given.number("run") {
-        Some(number) => vec![run_or_latest(&store, Some(number))?],
+        Some(number) => {
+            let run = run_or_latest(&store, Some(number))?;
+            tell_abandoned(&store, face, Some(run))?;
+            vec![run]
+        }
         None => abandoned(&store).map_err(of_store)?.iter().map(|row| row.run).collect(),
     };
     if runs.is_empty() {
@@ -113,6 +117,7 @@ pub fn resume(given: Given<'_>, face: &mut Face) -> Answer {
 pub fn cancel(given: Given<'_>, face: &mut Face) -> Answer {
     let mut store = open(given)?;
     let run = run_or_latest(&store, given.number("run"))?;
+    tell_abandoned(&store, face, Some(run))?;
     let (by, hurry) = (user(), given.flag("hurry"));
     let now = Clock::start().now();
     match baton_engine::request_cancel(&mut store, run, &by, hurry, now).map_err(of_engine)? {
