@@ -427,8 +427,9 @@ step=${{BATON_ATTEMPT%/*}} step=${{step##*/}}
 echo "$step" >> "$here/calls"
 read -r victim wanted moment < "$here/order" || exec "$real" "$@"
 [ "$step" = "$victim" ] || exec "$real" "$@"
-echo >> "$here/count"
-[ "$(wc -l < "$here/count")" = "$wanted" ] || exec "$real" "$@"
+# A count for each step: what is left of a step before may still be counting.
+echo >> "$here/count.$step"
+[ "$(wc -l < "$here/count.$step")" = "$wanted" ] || exec "$real" "$@"
 if [ "$moment" = Before ]; then kill -9 "$driver"; exec "$real" "$@"; fi
 "$real" "$@"; code=$?
 kill -9 "$driver"
@@ -447,7 +448,6 @@ exit $code
     fn order(&self, order: Option<(&str, usize, Moment)>) {
         let text = order.map_or(String::new(), |(step, call, moment)| format!("{step} {call} {moment:?}\n"));
         fs::write(self.folder.join("order"), text).expect("written");
-        fs::write(self.folder.join("count"), "").expect("written");
     }
 
     fn on_path(&self, command: Command) -> Command {

@@ -1035,6 +1035,7 @@ fn every_step_goes_on_from_what_a_killed_attempt_left() {
     // `git.merge`, killed in the middle of git's part: files of nobody, a lock, a merge that the record knows not of.
     fs::write(merge.worktree.join("leftover"), "x").expect("written");
     fs::write(admin.join("index.lock"), "").expect("written");
+    fs::write(admin.join("AUTO_MERGE.lock"), "").expect("written");
     fs::write(admin.join("index"), "torn").expect("written");
     fs::write(admin.join("MERGE_HEAD"), format!("{}\n", merge.source.as_str().expect("text"))).expect("written");
     assert_eq!(merge.merge().expect("from the beginning")["conflict_count"], 2);

@@ -186,14 +186,7 @@ impl Worktree {
         if admin == repository.common_dir {
             return Err(missing());
         }
-        // An attempt that was killed leaves git's own lock; with ours held, nobody else works here by an action.
-        for leftover in ["index.lock", "HEAD.lock"].map(|name| admin.join(name)) {
-            match fs::remove_file(&leftover) {
-                Ok(()) => say(format_args!("removed {}, left by an attempt that was killed", leftover.display())),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(format!("cannot remove {}: {error}", leftover.display()))),
-            }
-        }
+        remove_git_locks(&admin)?;
         Ok(Self { git: repository.git, path: repository.top, admin, _lock: lock })
     }
 
@@ -356,6 +349,22 @@ fn lock(repository: &Repository, path: &Path) -> Result<File, ActionFailure> {
         }
         Err(TryLockError::Error(error)) => Err(failed(format!("cannot lock {}: {error}", file.display()))),
     }
+}
+
+/// Removes the locks that a git which was killed has left. With our own lock held, nobody else works here by an action.
+fn remove_git_locks(admin: &Path) -> Result<(), ActionFailure> {
+    let entries = fs::read_dir(admin).map_err(|error| failed(format!("cannot read {}: {error}", admin.display())))?;
+    for leftover in entries.flatten().map(|entry| entry.path()) {
+        if leftover.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        match fs::remove_file(&leftover) {
+            Ok(()) => say(format_args!("removed {}, left by an attempt that was killed", leftover.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(format!("cannot remove {}: {error}", leftover.display()))),
+        }
+    }
+    Ok(())
 }
 
 /// The folder in which git keeps the index and `HEAD` of the work tree at `path`, if it knows of one there.
