@@ -30,7 +30,10 @@ const STAGES: &[Stage] = &[
         run::show(clippy.args(["--", "--deny", "warnings"]))
     }),
     short("tests", "unit, story and session tests", |tally| {
-        run::show_counting(run::cargo(&["nextest", "run", "--workspace", "--locked", "--no-tests=pass"]), tally)
+        let mut nextest = run::cargo(&["nextest", "run", "--workspace", "--locked"]);
+        // A snapshot that differs fails its test and changes no file.
+        nextest.env("INSTA_UPDATE", "no");
+        run::show_counting(nextest, tally)
     }),
     short("docs", "examples in the documentation, and links in it", |tally| {
         run::show_counting(run::cargo(&["test", "--doc", "--workspace", "--locked"]), tally)?;
@@ -45,6 +48,11 @@ const STAGES: &[Stage] = &[
     long("crash", "the real program killed at its writes: a sample", |_| crash::sample()),
     #[cfg(target_os = "linux")]
     long("power", "power cuts under the real program: a sample", |_| power::sample()),
+    #[cfg(target_os = "linux")]
+    long("crash", "deaths of the real program at every write, a sample", |_| crate::crash::sample()),
+    #[cfg(target_os = "linux")]
+    long("power", "power failures at every write, a sample", |_| crate::power::sample()),
+    long("fuzz", "texts that are almost plans, a sample", |_| crate::fuzz::sample()),
     long("bench", "a smoke test of the benchmark", |_| bench::smoke()),
 ];
 

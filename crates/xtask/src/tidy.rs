@@ -39,6 +39,9 @@ pub fn check() -> Result<(), String> {
 
 fn of_file(root: &Path, name: &str, text: &str) -> Vec<String> {
     let mut problems = Vec::new();
+    if [".pending-snap", ".snap.new", ".orig", ".rej"].iter().any(|ending| name.ends_with(ending)) {
+        problems.push(format!("{name}: left over by a tool; take it out"));
+    }
     if name.ends_with(".rs") && !text.starts_with("//! ") {
         problems.push(format!("{name}:1: begin with `//! ` and a sentence on what the file is for"));
     }
@@ -148,6 +151,7 @@ mod tests {
             ("a.toml", "path = \"/place/of/checkout/crates\"\n".to_owned()),
             ("a.md", format!("see {}ada/notes\n", PERSONAL[0])),
             ("a.md", "see [it](gone.md)\n".to_owned()),
+            (".a.rs.pending-snap", "{}\n".to_owned()),
         ];
         for (name, text) in faults {
             assert_eq!(of(name, &text).len(), 1, "{name}: {text}");
