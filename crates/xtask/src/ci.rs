@@ -52,7 +52,6 @@ const STAGES: &[Stage] = &[
     long("crash", "deaths of the real program at every write, a sample", |_| crate::crash::sample()),
     #[cfg(target_os = "linux")]
     long("power", "power failures at every write, a sample", |_| crate::power::sample()),
-    long("fuzz", "texts that are almost plans, a sample", |_| crate::fuzz::sample()),
     long("bench", "a smoke test of the benchmark", |_| bench::smoke()),
 ];
 
