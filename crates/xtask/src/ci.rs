@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::run::{self, Tally};
-use crate::{bench, deny, edges, needs, tidy};
+use crate::{bench, deny, edges, fuzz, needs, tidy};
 #[cfg(target_os = "linux")]
 use crate::{crash, power};
 
@@ -48,10 +48,7 @@ const STAGES: &[Stage] = &[
     long("crash", "the real program killed at its writes: a sample", |_| crash::sample()),
     #[cfg(target_os = "linux")]
     long("power", "power cuts under the real program: a sample", |_| power::sample()),
-    #[cfg(target_os = "linux")]
-    long("crash", "deaths of the real program at every write, a sample", |_| crate::crash::sample()),
-    #[cfg(target_os = "linux")]
-    long("power", "power failures at every write, a sample", |_| crate::power::sample()),
+    long("fuzz", "texts that are almost plans: a sample", |_| fuzz::sample()),
     long("bench", "a smoke test of the benchmark", |_| bench::smoke()),
 ];
 

@@ -51,8 +51,9 @@ const HELP: &str = "cargo xtask crash [options]
   --seconds N         try points for so long (150)
   --all               try every point once, every point of several recoveries, and a second death after each first
   --plan NAME         only this plan of crates/xtask/plans/crash
-  --point K:POSITION  with --plan: only this point, where POSITION is before, halfway or after
-  --again K:POSITION  with --point: and die again at this point while going on
+  --point DEATH       with --plan: only this one, such as `sync-wal/7/after`: the kind of change, which of them
+                      (`change/7/after`: of all), and before, halfway or after
+  --again DEATH       with --point: and die again there while going on
   --seed N            try the points in another order
   --baton PATH        this program instead of a release build of the checkout
   --folder PATH       work in this folder and leave it; the files of a point that failed are there";
@@ -68,32 +69,41 @@ enum Position {
 const POSITIONS: &[(Position, &str)] =
     &[(Position::Before, "before"), (Position::Halfway, "halfway"), (Position::After, "after")];
 
-/// A death: at which change, counted from 0, and where in it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// A death: at which change of which kind, counted from 0, and where in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Death {
-    change: usize,
+    /// Runs differ a little from each other; the third write of a kind is more the same than the hundredth of all.
+    kind: String,
+    number: usize,
     position: Position,
 }
 
+/// In the place of a kind: whatever it is.
+const ANY: &str = "change";
+
 impl std::fmt::Display for Death {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (_, name) = POSITIONS.iter().find(|(position, _)| *position == self.position).ok_or(std::fmt::Error)?;
-        write!(out, "{}:{name}", self.change)
+        let (_, position) = POSITIONS.iter().find(|(position, _)| *position == self.position).ok_or(std::fmt::Error)?;
+        write!(out, "{}/{}/{position}", self.kind.replace(' ', "-"), self.number)
     }
 }
 
 impl Death {
     fn parse(text: &str) -> Result<Death, String> {
-        let parsed = text.split_once(':').and_then(|(change, name)| {
+        let mut parts = text.split('/');
+        let parsed = (|| {
+            let kind = parts.next()?.replace('-', " ");
+            let number = parts.next()?.parse().ok()?;
+            let name = parts.next()?;
             let (position, _) = POSITIONS.iter().find(|(_, known)| *known == name)?;
-            Some(Death { change: change.parse().ok()?, position: *position })
-        });
-        parsed.ok_or(format!("`{text}` is no point; `57:after` would be one"))
+            Some(Death { kind, number, position: *position })
+        })();
+        parsed.ok_or(format!("`{text}` is no point; `sync-wal/7/after` would be one"))
     }
 }
 
 /// One thing to try: a death in a plan's run, and perhaps another one while it goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Point {
     plan: &'static str,
     first: Death,
@@ -103,7 +113,7 @@ struct Point {
 impl std::fmt::Display for Point {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "cargo xtask crash --plan {} --point {}", self.plan, self.first)?;
-        match self.again {
+        match &self.again {
             Some(again) => write!(out, " --again {again}"),
             None => Ok(()),
         }
@@ -134,9 +144,9 @@ pub fn task(arguments: &[String]) -> Result<(), String> {
         return Err(format!("the reference plans have {steps} steps and must have {MIN_STEPS}"));
     }
     let points = match options.first {
-        Some(first) => {
+        Some(ref first) => {
             let plan = options.plan.ok_or("--point wants --plan")?;
-            vec![Point { plan, first, again: options.again }]
+            vec![Point { plan, first: first.clone(), again: options.again.clone() }]
         }
         None => points(&learned, options.limit.is_none(), options.seed),
     };
@@ -309,7 +319,7 @@ fn traced(
 }
 
 /// Runs a command to a death; answers with the kind of change at which it died, or nothing if it never came there.
-fn die(world: &World, command: Command, death: Death) -> Result<Option<String>, String> {
+fn die(world: &World, command: Command, death: &Death) -> Result<Option<String>, String> {
     let mut number = 0;
     let mut is_near = false;
     let mut kind = None;
@@ -319,8 +329,9 @@ fn die(world: &World, command: Command, death: Death) -> Result<Option<String>, 
         }
         match moment {
             Moment::Before => {
-                is_near = number == death.change;
-                number += 1;
+                let is_meant = death.kind == ANY || death.kind == change.kind();
+                is_near = is_meant && number == death.number;
+                number += usize::from(is_meant);
                 match death.position {
                     Position::Before if is_near => {
                         kind = Some(change.kind());
@@ -347,35 +358,38 @@ fn points(learned: &BTreeMap<&'static str, Learned>, is_all: bool, seed: usize) 
         let firsts = deaths(&learned.changes);
         for (number, first) in firsts.iter().enumerate() {
             let again = again(learned.changes.len(), number + seed);
-            // A recovery is most itself at its beginning, and half of the second deaths are there.
-            let with = Point { plan, first: *first, again: Some(again) };
-            let without = Point { plan, first: *first, again: None };
             if is_all || number % 3 != 2 {
-                points.push(without);
+                points.push(Point { plan, first: first.clone(), again: None });
             }
             if is_all || number % 3 == 2 {
-                points.push(with);
+                points.push(Point { plan, first: first.clone(), again: Some(again) });
             }
         }
         if is_all {
             let every = (firsts.len() / WHOLE_RECOVERIES).max(1);
             for first in firsts.iter().skip(every / 2).step_by(every) {
-                let rest = learned.changes.iter().skip(first.change / 2).cloned().collect::<Vec<String>>();
-                for again in deaths(&rest) {
-                    points.push(Point { plan, first: *first, again: Some(again) });
+                // What is left to do is at most the whole plan once more.
+                for number in 0..learned.changes.len() {
+                    for position in [Position::Before, Position::After] {
+                        let again = Death { kind: ANY.to_owned(), number, position };
+                        points.push(Point { plan, first: first.clone(), again: Some(again) });
+                    }
                 }
             }
         }
     }
-    rare_first(spread(points, seed), learned)
+    rare_first(spread(points, seed))
 }
 
-/// One point of each kind of change and position first, so that even a short sample has all of them.
-fn rare_first(points: Vec<Point>, learned: &BTreeMap<&'static str, Learned>) -> Vec<Point> {
-    let mut met = BTreeSet::new();
-    let (mut first, rest): (Vec<Point>, Vec<Point>) = points
-        .into_iter()
-        .partition(|point| met.insert((&learned[point.plan].changes[point.first.change], point.first.position)));
+/// A few points of each kind of change and position first, so that even a short sample has all of them.
+fn rare_first(points: Vec<Point>) -> Vec<Point> {
+    const FEW: usize = 2;
+    let mut met: BTreeMap<(String, Position), usize> = BTreeMap::new();
+    let (mut first, rest): (Vec<Point>, Vec<Point>) = points.into_iter().partition(|point| {
+        let count = met.entry((point.first.kind.clone(), point.first.position)).or_default();
+        *count += 1;
+        *count <= FEW
+    });
     first.extend(rest);
     first
 }
@@ -383,12 +397,15 @@ fn rare_first(points: Vec<Point>, learned: &BTreeMap<&'static str, Learned>) -> 
 /// The deaths that a series of changes offers.
 fn deaths(changes: &[String]) -> Vec<Death> {
     let mut deaths = Vec::new();
-    for (change, kind) in changes.iter().enumerate() {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for kind in changes {
+        let count = counts.entry(kind).or_default();
         for (position, _) in POSITIONS {
             if *position != Position::Halfway || kind.starts_with("write ") {
-                deaths.push(Death { change, position: *position });
+                deaths.push(Death { kind: kind.clone(), number: *count, position: *position });
             }
         }
+        *count += 1;
     }
     deaths
 }
@@ -398,7 +415,7 @@ fn again(changes: usize, number: usize) -> Death {
     const BEGINNING: usize = 40;
     let range = if number.is_multiple_of(2) { BEGINNING } else { changes.max(1) };
     let position = [Position::After, Position::Before][number / 2 % 2];
-    Death { change: number * 7919 % range, position }
+    Death { kind: ANY.to_owned(), number: number * 7919 % range, position }
 }
 
 /// The same points in an order in which each beginning is a fair sample.
@@ -409,7 +426,7 @@ fn spread(points: Vec<Point>, seed: usize) -> Vec<Point> {
     while stride > 1 && common_factor(stride, count) != 1 {
         stride += 1;
     }
-    (0..count).map(|number| points[(number * stride.max(1) + seed) % count]).collect()
+    (0..count).map(|number| points[(number * stride.max(1) + seed) % count].clone()).collect()
 }
 
 fn common_factor(one: usize, other: usize) -> usize {
@@ -452,7 +469,7 @@ fn try_all(
             let Some(point) = queue.lock().ok().and_then(|mut queue| queue.next()) else { return Ok(()) };
             let outcome = try_point(&world, point, &learned[point.plan].expected);
             let mut report = report.lock().map_err(|_| "another worker panicked")?;
-            report.take(*point, outcome);
+            report.take(point, outcome);
         }
     };
     std::thread::scope(|scope| {
@@ -476,9 +493,9 @@ struct Outcome {
 
 fn try_point(world: &World, point: &Point, expected: &Expected) -> Result<Outcome, String> {
     world.reset(point.plan)?;
-    let first = die(world, world.run_plan(point.plan)?, point.first)?;
+    let first = die(world, world.run_plan(point.plan)?, &point.first)?;
     let mut late_locks = usize::from(world.wait_for_locks()?);
-    let again = match point.again {
+    let again = match &point.again {
         Some(again) if first.is_some() => die(world, world.resume(), again)?,
         _ => None,
     };
@@ -488,23 +505,23 @@ fn try_point(world: &World, point: &Point, expected: &Expected) -> Result<Outcom
 }
 
 impl Report {
-    fn take(&mut self, point: Point, outcome: Result<Outcome, String>) {
+    fn take(&mut self, point: &Point, outcome: Result<Outcome, String>) {
         self.tried += 1;
         match outcome {
             Ok(outcome) => {
                 self.missed += usize::from(outcome.first.is_none());
                 self.late_locks += outcome.late_locks;
                 self.second_deaths += usize::from(outcome.again.is_some());
-                for (kind, death) in [(outcome.first, Some(point.first)), (outcome.again, point.again)] {
+                for (kind, death) in [(outcome.first, Some(&point.first)), (outcome.again, point.again.as_ref())] {
                     if let (Some(kind), Some(death)) = (kind, death) {
                         self.deaths.entry(kind).or_default()[death.position as usize] += 1;
                     }
                 }
                 if !outcome.problems.is_empty() {
-                    self.failures.push((point, outcome.problems));
+                    self.failures.push((point.clone(), outcome.problems));
                 }
             }
-            Err(problem) => self.failures.push((point, vec![problem])),
+            Err(problem) => self.failures.push((point.clone(), vec![problem])),
         }
     }
 

@@ -7,6 +7,7 @@ mod ci;
 mod crash;
 mod deny;
 mod edges;
+mod fuzz;
 mod markdown;
 mod needs;
 #[cfg(target_os = "linux")]
@@ -37,6 +38,7 @@ const TASKS: &[Task] = &[
     Task { name: "crash-step", what: "what the steps of the crash plans run", run: crash::step },
     #[cfg(target_os = "linux")]
     Task { name: "power", what: "power failures at every write [--help]", run: power::task },
+    Task { name: "fuzz", what: "texts that are almost plans [--help]", run: fuzz::task },
     Task { name: "edges", what: "the arrows between the crates", run: |_| edges::check() },
     Task { name: "tidy", what: "what we ask of every file", run: |_| tidy::check() },
     Task { name: "deny", what: "licences, bans, sources and advisories of what we depend on", run: |_| deny::check() },

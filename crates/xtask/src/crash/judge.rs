@@ -121,8 +121,8 @@ fn judge(world: &World, plan: &str, expected: &Expected, told: &str, has_export:
 }
 
 /// What the program calls a run, or a whole store, that is not there.
-const NO_RUN: &str = "no_such_run";
-const NO_STORE: &str = "no_store";
+const NO_RUN: &str = "no-such-run";
+const NO_STORE: &str = "no-store";
 
 /// The log of a run as the program prints it; `None`: there is no such run.
 fn events_of(world: &World, run: u64) -> Result<Option<Vec<Value>>, String> {
