@@ -15,6 +15,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use judge::run_number;
 pub use judge::{After, Expected, expectation, go_on_and_judge};
 pub use step::task as step;
 use tracer::{Change, Ending, Moment, Wish};
@@ -54,6 +55,7 @@ const HELP: &str = "cargo xtask crash [options]
   --point DEATH       with --plan: only this one, such as `sync-wal/7/after`: the kind of change, which of them
                       (`change/7/after`: of all), and before, halfway or after
   --again DEATH       with --point: and die again there while going on
+  --cancel            with --point: and another process cancels the run just before
   --seed N            try the points in another order
   --baton PATH        this program instead of a release build of the checkout
   --folder PATH       work in this folder and leave it; the files of a point that failed are there";
@@ -77,6 +79,9 @@ struct Death {
     number: usize,
     position: Position,
 }
+
+/// The kind of change that is the start of a step.
+const START: &str = "start process";
 
 /// In the place of a kind: whatever it is.
 const ANY: &str = "change";
@@ -108,15 +113,17 @@ struct Point {
     plan: &'static str,
     first: Death,
     again: Option<Death>,
+    /// Whether another process cancels the run just before the first death, and is told that it did.
+    cancel: bool,
 }
 
 impl std::fmt::Display for Point {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "cargo xtask crash --plan {} --point {}", self.plan, self.first)?;
-        match &self.again {
-            Some(again) => write!(out, " --again {again}"),
-            None => Ok(()),
+        if let Some(again) = &self.again {
+            write!(out, " --again {again}")?;
         }
+        if self.cancel { write!(out, " --cancel") } else { Ok(()) }
     }
 }
 
@@ -125,6 +132,7 @@ struct Options {
     plan: Option<&'static str>,
     first: Option<Death>,
     again: Option<Death>,
+    cancel: bool,
     seed: usize,
     baton: Option<PathBuf>,
     folder: Option<PathBuf>,
@@ -146,7 +154,7 @@ pub fn task(arguments: &[String]) -> Result<(), String> {
     let points = match options.first {
         Some(ref first) => {
             let plan = options.plan.ok_or("--point wants --plan")?;
-            vec![Point { plan, first: first.clone(), again: options.again.clone() }]
+            vec![Point { plan, first: first.clone(), again: options.again.clone(), cancel: options.cancel }]
         }
         None => points(&learned, options.limit.is_none(), options.seed),
     };
@@ -173,8 +181,16 @@ pub fn sample() -> Result<(), String> {
 }
 
 fn read(arguments: &[String]) -> Result<Option<Options>, String> {
-    let mut options =
-        Options { limit: Some(SAMPLE), plan: None, first: None, again: None, seed: 0, baton: None, folder: None };
+    let mut options = Options {
+        limit: Some(SAMPLE),
+        plan: None,
+        first: None,
+        again: None,
+        cancel: false,
+        seed: 0,
+        baton: None,
+        folder: None,
+    };
     let mut words = arguments.iter().map(String::as_str);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} wants a value"));
@@ -189,6 +205,7 @@ fn read(arguments: &[String]) -> Result<Option<Options>, String> {
             }
             "--point" => options.first = Some(Death::parse(value()?)?),
             "--again" => options.again = Some(Death::parse(value()?)?),
+            "--cancel" => options.cancel = true,
             "--seed" => options.seed = number(value()?)?,
             "--baton" => options.baton = Some(PathBuf::from(value()?)),
             "--folder" => options.folder = Some(PathBuf::from(value()?)),
@@ -312,14 +329,14 @@ fn traced(
     observer: &mut dyn FnMut(Moment, &Change) -> Wish,
 ) -> Result<Ending, String> {
     let told = File::options().append(true).open(world.told()).map_err(|error| format!("what is told: {error}"))?;
-    let errors = world.folder().join("stderr");
+    let errors = world.folder().join("traced-stderr");
     let errors = File::create(&errors).map_err(|error| format!("`{}`: {error}", errors.display()))?;
     command.stdout(told).stderr(errors);
     tracer::trace(command, &world.data(), false, observer)
 }
 
-/// Runs a command to a death; answers with the kind of change at which it died, or nothing if it never came there.
-fn die(world: &World, command: Command, death: &Death) -> Result<Option<String>, String> {
+/// Runs a command to a death, with something else done just before; answers with the kind of change at which it died, or nothing if it never came there.
+fn die(world: &World, command: Command, death: &Death, before: &mut dyn FnMut()) -> Result<Option<String>, String> {
     let mut number = 0;
     let mut is_near = false;
     let mut kind = None;
@@ -335,6 +352,7 @@ fn die(world: &World, command: Command, death: &Death) -> Result<Option<String>,
                 match death.position {
                     Position::Before if is_near => {
                         kind = Some(change.kind());
+                        before();
                         Wish::Kill
                     }
                     Position::Halfway if is_near => Wish::Halve,
@@ -343,6 +361,7 @@ fn die(world: &World, command: Command, death: &Death) -> Result<Option<String>,
             }
             Moment::After if is_near => {
                 kind = Some(change.kind());
+                before();
                 Wish::Kill
             }
             Moment::After => Wish::Continue,
@@ -359,11 +378,15 @@ fn points(learned: &BTreeMap<&'static str, Learned>, is_all: bool, seed: usize) 
         for (number, first) in firsts.iter().enumerate() {
             let again = again(learned.changes.len(), number + seed);
             if is_all || number % 3 != 2 {
-                points.push(Point { plan, first: first.clone(), again: None });
+                points.push(Point { plan, first: first.clone(), again: None, cancel: false });
             }
             if is_all || number % 3 == 2 {
-                points.push(Point { plan, first: first.clone(), again: Some(again) });
+                points.push(Point { plan, first: first.clone(), again: Some(again), cancel: false });
             }
+        }
+        // There the run holds no lock of the database, so that another process can write, and steps are left to cancel.
+        for first in firsts.iter().filter(|death| death.kind == START && death.position == Position::After) {
+            points.push(Point { plan, first: first.clone(), again: None, cancel: true });
         }
         if is_all {
             let every = (firsts.len() / WHOLE_RECOVERIES).max(1);
@@ -372,7 +395,7 @@ fn points(learned: &BTreeMap<&'static str, Learned>, is_all: bool, seed: usize) 
                 for number in 0..learned.changes.len() {
                     for position in [Position::Before, Position::After] {
                         let again = Death { kind: ANY.to_owned(), number, position };
-                        points.push(Point { plan, first: first.clone(), again: Some(again) });
+                        points.push(Point { plan, first: first.clone(), again: Some(again), cancel: false });
                     }
                 }
             }
@@ -384,9 +407,9 @@ fn points(learned: &BTreeMap<&'static str, Learned>, is_all: bool, seed: usize) 
 /// A few points of each kind of change and position first, so that even a short sample has all of them.
 fn rare_first(points: Vec<Point>) -> Vec<Point> {
     const FEW: usize = 2;
-    let mut met: BTreeMap<(String, Position), usize> = BTreeMap::new();
+    let mut met: BTreeMap<(String, Position, bool), usize> = BTreeMap::new();
     let (mut first, rest): (Vec<Point>, Vec<Point>) = points.into_iter().partition(|point| {
-        let count = met.entry((point.first.kind.clone(), point.first.position)).or_default();
+        let count = met.entry((point.first.kind.clone(), point.first.position, point.cancel)).or_default();
         *count += 1;
         *count <= FEW
     });
@@ -438,6 +461,7 @@ struct Report {
     tried: usize,
     deaths: BTreeMap<String, [usize; 3]>,
     second_deaths: usize,
+    cancels: usize,
     /// Deaths after which the owner's lock was held a moment longer.
     late_locks: usize,
     /// Points that the run did not come to, because its rounds fell otherwise than in the first one.
@@ -485,6 +509,8 @@ fn try_all(
 
 /// The kinds of change at which it died, and what was wrong.
 struct Outcome {
+    /// Whether somebody was told that the run is canceled.
+    acknowledged: bool,
     late_locks: usize,
     first: Option<String>,
     again: Option<String>,
@@ -493,15 +519,23 @@ struct Outcome {
 
 fn try_point(world: &World, point: &Point, expected: &Expected) -> Result<Outcome, String> {
     world.reset(point.plan)?;
-    let first = die(world, world.run_plan(point.plan)?, &point.first)?;
+    let mut canceled = None;
+    let first = die(world, world.run_plan(point.plan)?, &point.first, &mut || {
+        if point.cancel {
+            canceled = Some(world.ask(&["cancel", &run_number(point.plan).to_string()]));
+        }
+    })?;
+    let acknowledged = canceled.transpose()?.is_some_and(|said| said.code == Some(0));
     let mut late_locks = usize::from(world.wait_for_locks()?);
     let again = match &point.again {
-        Some(again) if first.is_some() => die(world, world.resume(), again)?,
+        Some(again) if first.is_some() => die(world, world.resume(), again, &mut || {})?,
         _ => None,
     };
     late_locks += usize::from(world.wait_for_locks()?);
+    let canceled = Expected::canceled();
+    let expected = if acknowledged { &canceled } else { expected };
     let problems = go_on_and_judge(world, point.plan, expected, After::Death)?;
-    Ok(Outcome { late_locks, first, again, problems })
+    Ok(Outcome { acknowledged, late_locks, first, again, problems })
 }
 
 impl Report {
@@ -510,6 +544,7 @@ impl Report {
         match outcome {
             Ok(outcome) => {
                 self.missed += usize::from(outcome.first.is_none());
+                self.cancels += usize::from(outcome.acknowledged);
                 self.late_locks += outcome.late_locks;
                 self.second_deaths += usize::from(outcome.again.is_some());
                 for (kind, death) in [(outcome.first, Some(&point.first)), (outcome.again, point.again.as_ref())] {
@@ -531,11 +566,13 @@ impl Report {
             println!("{kind:<24} {:>7} {:>8} {:>7}", counts[0], counts[1], counts[2]);
         }
         println!(
-            "\n{} deaths in {} of {} points, {} of them while going on after the first; {} points were not reached; {:.0} s",
+            "\n{} deaths in {} of {} points: {} while going on after the first, {} just after somebody canceled the run; \
+             {} points were not reached; {:.0} s",
             self.count(),
             self.tried,
             points.len(),
             self.second_deaths,
+            self.cancels,
             self.missed,
             self.time.as_secs_f64()
         );
@@ -560,8 +597,8 @@ impl Report {
         if !absent.is_empty() {
             return Err(format!("no death was tried at: {}", absent.join(", ")));
         }
-        if self.second_deaths == 0 {
-            return Err("no death was tried while going on".to_owned());
+        if self.second_deaths == 0 || self.cancels == 0 {
+            return Err("no death was tried while going on, or none after a cancel".to_owned());
         }
         Ok(())
     }

@@ -200,7 +200,7 @@ impl Mutator {
                 if self.chance(3) {
                     self.plan(false).into_bytes()
                 } else {
-                    self.from_corpus(Kind::Yaml)
+                    self.taken_from_corpus(Kind::Yaml)
                 }
             }
         };
@@ -215,7 +215,7 @@ impl Mutator {
         (kind, text)
     }
 
-    fn from_corpus(&mut self, kind: Kind) -> Vec<u8> {
+    fn taken_from_corpus(&mut self, kind: Kind) -> Vec<u8> {
         let of_kind: Vec<usize> = (0..self.corpus.len()).filter(|number| self.corpus[*number].0 == kind).collect();
         match of_kind.len() {
             0 => self.plan(false).into_bytes(),
@@ -235,21 +235,23 @@ impl Mutator {
             if number > 0 && self.chance(2) {
                 fields.push(format!("\"depends_on\": [\"s{}\"]", self.below(number)));
                 if self.chance(2) {
-                    let text = if self.chance(2) {
+                    let text = if !self.chance(4) {
                         format!("steps.s{}.status == 'succeeded'", self.below(number))
                     } else {
-                        self.expression(3)
+                        self.expression(2)
                     };
                     fields.push(format!("\"condition\": {}", quoted(&text)));
                 }
             }
-            for _ in 0..self.below(4) {
+            // A field that means nothing there is an error, and most plans should have none.
+            let strange = if self.chance(4) { self.below(3) } else { 0 };
+            for _ in 0..strange {
                 let word = WORDS[self.below(WORDS.len())];
                 let value = self.value(3);
                 fields.push(format!("{}: {value}", quoted(word)));
             }
-            if self.chance(3) {
-                let text = format!("${{{{ {} }}}}", self.expression(2));
+            if self.chance(6) {
+                let text = format!("${{{{ {} }}}}", self.expression(1));
                 fields.push(format!("\"args\": [\"a\", {}]", quoted(&text)));
             }
             steps.push(format!("{{{}}}", fields.join(", ")));
@@ -257,7 +259,7 @@ impl Mutator {
         let separator = if is_json { ", " } else { ",\n " };
         let mut fields = vec!["\"plan_id\": \"p\"".to_owned(), format!("\"steps\": [{}]", steps.join(separator))];
         if self.chance(2) {
-            fields.push(format!("\"vars\": {{\"A\": {}}}", self.value(1)));
+            fields.push(format!("\"vars\": {{\"A\": {}}}", self.value(0)));
         }
         if self.chance(4) {
             fields.push(format!("\"metadata\": {}", self.value(DEPTH)));
@@ -385,7 +387,7 @@ impl Mutator {
                 drop(text.splice(at..at, unit.repeat(1 << self.below(14))));
             }
             _ => {
-                let other = self.from_corpus(Kind::Yaml);
+                let other = self.taken_from_corpus(Kind::Yaml);
                 let from = self.below(other.len());
                 let to = (from + self.below(200)).min(other.len());
                 drop(text.splice(at..at, other[from..to].iter().copied()));
