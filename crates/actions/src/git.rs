@@ -21,6 +21,7 @@ mod nested;
 mod path_text;
 mod policy;
 mod push;
+mod ref_locks;
 mod repository;
 #[cfg(test)]
 mod tests;

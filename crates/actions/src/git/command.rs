@@ -49,6 +49,7 @@ const SETTINGS: &[&str] = &[
     "merge.ff=false",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
+    "fetch.writeCommitGraph=false",
     "push.recurseSubmodules=no",
     "push.followTags=false",
     "log.showSignature=false",

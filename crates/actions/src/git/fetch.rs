@@ -9,7 +9,7 @@ use super::command::Git;
 use super::repository::{
     Repository, check_branch, check_remote, commit_of, count_commits, is_ancestor, short, tracking_ref,
 };
-use super::{Outcome, bad_input, blocked, here, origin, outputs, say};
+use super::{Outcome, bad_input, blocked, here, origin, outputs, ref_locks, say};
 use crate::registry::ActionFailure;
 
 #[derive(Deserialize)]
@@ -48,7 +48,7 @@ pub(super) fn fetch(input: FetchInput) -> Outcome {
     if let Source::Branch(name) = Source::of(git, &input.branch, &input.source)? {
         branches.push(name);
     }
-    let mut found = fetch_branches(git, &input.remote, &branches)?.into_iter().map(Option::unwrap_or_default);
+    let mut found = fetch_branches(&repository, &input.remote, &branches)?.into_iter().map(Option::unwrap_or_default);
     let (branch, source) = (found.next().unwrap_or_default(), found.next().unwrap_or_default());
     for (name, commit) in branches.iter().zip([&branch, &source]) {
         let commit = if commit.is_empty() { "not there" } else { short(commit) };
@@ -84,7 +84,12 @@ pub(super) fn select(input: SelectInput) -> Outcome {
 }
 
 /// Fetches branches into their tracking refs and answers with their commits, `None` for one that the remote has not.
-pub(super) fn fetch_branches(git: &Git, remote: &str, branches: &[&str]) -> Result<Vec<Option<String>>, ActionFailure> {
+pub(super) fn fetch_branches(
+    repository: &Repository,
+    remote: &str,
+    branches: &[&str],
+) -> Result<Vec<Option<String>>, ActionFailure> {
+    let git = &repository.git;
     let refs: Vec<String> = branches.iter().map(|branch| format!("refs/heads/{branch}")).collect();
     let mut list = vec!["ls-remote", "--end-of-options", remote];
     list.extend(refs.iter().map(String::as_str));
@@ -92,17 +97,17 @@ pub(super) fn fetch_branches(git: &Git, remote: &str, branches: &[&str]) -> Resu
     // The remote matches by the end of names, so it may list more than was asked for.
     let has = |name: &str| listing.lines().any(|line| line.split_once('\t').is_some_and(|(_, found)| found == name));
     let present: Vec<bool> = refs.iter().map(|name| has(name)).collect();
-    let wanted: Vec<String> = branches
-        .iter()
-        .zip(&present)
-        .filter(|(_, present)| **present)
-        .map(|(branch, _)| format!("+refs/heads/{branch}:{}", tracking_ref(remote, branch)))
-        .collect();
+    let wanted: Vec<&str> =
+        branches.iter().zip(&present).filter(|(_, present)| **present).map(|(branch, _)| *branch).collect();
     if !wanted.is_empty() {
+        let tracking: Vec<String> = wanted.iter().map(|branch| tracking_ref(remote, branch)).collect();
+        let refspecs: Vec<String> =
+            wanted.iter().zip(&tracking).map(|(branch, tracking)| format!("+refs/heads/{branch}:{tracking}")).collect();
         // `FETCH_HEAD` is the user's; the tracking refs are as any fetch would leave them.
-        let mut arguments = vec!["fetch", "--no-tags", "--no-write-fetch-head", "--end-of-options", remote];
-        arguments.extend(wanted.iter().map(String::as_str));
-        let done = git.run(&arguments)?;
+        let mut arguments =
+            vec!["fetch", "--no-tags", "--no-write-fetch-head", "--refmap=", "--end-of-options", remote];
+        arguments.extend(refspecs.iter().map(String::as_str));
+        let done = ref_locks::during(repository, &tracking, || git.run(&arguments))?;
         if done.code != Some(0) {
             return Err(done.failure());
         }

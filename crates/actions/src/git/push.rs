@@ -13,7 +13,7 @@ use super::merge::{conclude, resolve_by_command, resolve_by_policy, start, title
 use super::policy::Policy;
 use super::repository::{Repository, check_branch, check_remote, commit_of, is_ancestor, short, tracking_ref};
 use super::worktree::{Stand, State, Worktree};
-use super::{Outcome, blocked, commit_id, here, origin, outputs, say, try_again};
+use super::{Outcome, blocked, commit_id, here, origin, outputs, ref_locks, say, try_again};
 use crate::registry::ActionFailure;
 
 #[derive(Deserialize)]
@@ -69,7 +69,7 @@ pub(super) fn push(input: Input) -> Outcome {
     worktree.check_repository(&repository)?;
     check_remote(git, &input.remote)?;
     check_branch(git, &input.branch)?;
-    let tip = tip(git, &input)?;
+    let tip = tip(&repository, &input)?;
     let mut commit = latest(&worktree, &input, &policy, &tip)?;
     let mut pushed = false;
     if is_ancestor(git, &commit, &tip)? {
@@ -85,19 +85,22 @@ pub(super) fn push(input: Input) -> Outcome {
             let mut state = start(&worktree, &tip, &source)?;
             commit = settle(&worktree, &mut state, &input, &policy)?;
         }
-        push_commit(git, &input, &commit)?;
+        let tracking = tracking_ref(&input.remote, &input.branch);
+        ref_locks::during(&repository, std::slice::from_ref(&tracking), || {
+            push_commit(git, &input, &commit)?;
+            // git keeps its tracking ref itself, but only for branches that the remote is configured to fetch. Where
+            // it has moved on meanwhile, this changes nothing.
+            git.run(&["update-ref", &tracking, &commit, &tip])
+        })?;
         pushed = true;
-        // git keeps its tracking ref itself, but only for branches that the remote is configured to fetch. Where it
-        // has moved on meanwhile, this changes nothing.
-        git.run(&["update-ref", &tracking_ref(&input.remote, &input.branch), &commit, &tip])?;
     }
-    let local_branch = follow(git, &input, &commit)?;
+    let local_branch = follow(&repository, &input, &commit)?;
     Ok(outputs(json!({"commit": commit, "pushed": pushed, "local_branch": local_branch})))
 }
 
 /// Where the remote's branch is now.
-fn tip(git: &Git, input: &Input) -> Result<String, ActionFailure> {
-    let found = fetch_branches(git, &input.remote, &[&input.branch])?;
+fn tip(repository: &Repository, input: &Input) -> Result<String, ActionFailure> {
+    let found = fetch_branches(repository, &input.remote, &[&input.branch])?;
     found.into_iter().next().flatten().ok_or_else(|| no_such_branch(&input.remote, &input.branch))
 }
 
@@ -175,7 +178,8 @@ fn refusal(done: &Done, input: &Input) -> ActionFailure {
 }
 
 /// Lets the local branch follow, where that changes nothing that anybody is working on; says what was done.
-fn follow(git: &Git, input: &Input, commit: &str) -> Result<&'static str, ActionFailure> {
+fn follow(repository: &Repository, input: &Input, commit: &str) -> Result<&'static str, ActionFailure> {
+    let git = &repository.git;
     let name = format!("refs/heads/{}", input.branch);
     let Some(local) = commit_of(git, &name)? else { return Ok("absent") };
     if local == commit || is_ancestor(git, commit, &local)? {
@@ -192,7 +196,8 @@ fn follow(git: &Git, input: &Input, commit: &str) -> Result<&'static str, Action
     }
     // git itself refuses this for a branch that is checked out, or being rebased, in any work tree.
     let refspec = format!("{commit}:{name}");
-    let done = git.run(&["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", ".", &refspec])?;
+    let arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", ".", &refspec];
+    let done = ref_locks::during(repository, &[name], || git.run(&arguments))?;
     if done.code == Some(0) {
         say(format_args!("the local branch now stands at {} too", short(commit)));
         return Ok("fast_forwarded");

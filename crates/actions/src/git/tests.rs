@@ -1083,6 +1083,82 @@ fn two_actions_never_work_in_one_tree_and_one_run_does_not_take_anothers_merge()
 }
 
 #[test]
+fn a_ref_lock_is_removed_only_when_it_is_old_and_an_attempt_of_ours_was_killed() {
+    let world = diverged("base\n", "remote\n", "user\n", &["x.data"]);
+    let lock = world.user().join(".git/refs/remotes/origin/main.lock");
+    let old = |file: &Path| {
+        let file = fs::OpenOptions::new().write(true).open(file).expect("opened");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("aged");
+    };
+    fs::write(&lock, "").expect("written");
+    old(&lock);
+    refused(world.fetch(&world.ask()), EXIT_TRY_AGAIN, &["main.lock"]);
+    assert!(lock.exists(), "nobody of ours was killed, so it is not ours to remove");
+    fs::remove_file(&lock).expect("removed");
+
+    // An attempt was killed during its fetch: what it marked is not locked by anybody.
+    let mark = |name: &str| {
+        let hash = super::worktree::fnv1a(name.as_bytes());
+        let mark = world.user().join(format!(".git/baton/{hash:016x}.ref.1"));
+        fs::create_dir_all(mark.parent().expect("a folder")).expect("made");
+        fs::write(&mark, "").expect("written");
+        mark
+    };
+    let killed = mark("refs/remotes/origin/main");
+    fs::write(&lock, "").expect("written");
+    refused(world.fetch(&world.ask()), EXIT_TRY_AGAIN, &["main.lock", "the next attempt will know"]);
+    assert!(lock.exists() && killed.exists());
+    old(&lock);
+    world.fetch(&world.ask()).expect("removed, and fetched");
+    assert!(!lock.exists() && !killed.exists());
+    let left = fs::read_dir(world.user().join(".git/baton")).expect("a folder");
+    assert_eq!(left.count(), 0, "no mark outlives its attempt");
+}
+
+#[test]
+fn a_work_tree_of_the_users_is_never_taken_for_ours() {
+    let world = World::with(&[("a", "1\n")]);
+    world.commit("user", 10, &[("b", "2\n")]);
+    let mine = world.path("my own");
+    git(&world.user(), &["worktree", "add", "--quiet", "--detach", mine.to_str().expect("UTF-8")]);
+    fs::write(mine.join("a"), "not committed\n").expect("written");
+    let lock = PathBuf::from(git(&mine, &["rev-parse", "--absolute-git-dir"])).join("index.lock");
+    fs::write(&lock, "").expect("written");
+    let merge = world.prepare(&world.ask()).expect("healthy");
+    let elsewhere = |path: &Path| {
+        run(
+            "git.worktree",
+            json!({
+                "repository": world.user(), "branch": "main", "target_commit": merge.target,
+                "source_commit": merge.source, "path": path,
+            }),
+        )
+    };
+    refused(elsewhere(&mine), EXIT_BLOCKED, &["a work tree of yours"]);
+    refused(elsewhere(&world.user()), EXIT_BLOCKED, &["holds files"]);
+    let stray =
+        Merge { worktree: mine.clone(), ask: merge.ask.clone(), ..world.prepare(&world.ask()).expect("healthy") };
+    refused(stray.merge(), EXIT_BLOCKED, &["no work tree made by"]);
+    let pushed = Map::from_iter([("commit".to_owned(), stray.target.clone())]);
+    refused(Merge { source: stray.target.clone(), ..stray }.finish(&pushed), EXIT_BLOCKED, &["is kept"]);
+    assert!(lock.exists() && fs::read_to_string(mine.join("a")).expect("there") == "not committed\n");
+    // A place of one's own choice does as well as the usual one, also a second time.
+    for _ in 0..2 {
+        let made = elsewhere(&world.path("place of choice")).expect("made");
+        assert_eq!(made["path"], world.path("place of choice").to_str().expect("UTF-8"));
+    }
+    // Killed while git was making it: claimed, and without an index.
+    let admin = PathBuf::from(git(&world.path("place of choice"), &["rev-parse", "--absolute-git-dir"]));
+    fs::remove_file(admin.join("baton-merge.json")).expect("removed");
+    fs::rename(admin.join("index"), admin.join("index.lock")).expect("renamed");
+    elsewhere(&world.path("place of choice")).expect("made anew");
+    // Given up, and the place used again by the user.
+    git(&world.user(), &["worktree", "remove", "--force", "../place of choice"]);
+    git(&world.user(), &["worktree", "add", "--quiet", "--detach", "../place of choice"]);
+    refused(elsewhere(&world.path("place of choice")), EXIT_BLOCKED, &["a work tree of yours"]);
+}
+
+#[test]
 fn histories_without_a_common_commit_are_never_merged() {
     let world = World::with(&[("a", "1\n")]);
     git(&world.user(), &["switch", "--quiet", "--orphan", "island"]);

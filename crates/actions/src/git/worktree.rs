@@ -112,9 +112,8 @@ pub(super) fn make(input: Input) -> Outcome {
     let repository = Repository::open(&input.repository)?;
     check_remote(&repository.git, &input.remote)?;
     check_branch(&repository.git, &input.branch)?;
-    let own = repository.own_folder().join("worktrees");
     let path = if input.path.is_empty() {
-        own.join(name(&input.remote, &input.branch))
+        repository.own_folder().join("worktrees").join(name(&input.remote, &input.branch))
     } else {
         std::path::absolute(&input.path).map_err(|error| failed(format!("`path`: {error}")))?
     };
@@ -124,14 +123,20 @@ pub(super) fn make(input: Input) -> Outcome {
         .map_err(|error| failed(format!("cannot make the folder {}: {error}", parent.display())))
         .and_then(|parent| {
             let path = parent.join(path.file_name().unwrap_or_default());
-            make_at(&repository, &input, &path, path.starts_with(&own))
+            make_at(&repository, &input, &path)
         })
 }
 
-fn make_at(repository: &Repository, input: &Input, path: &Path, is_own_place: bool) -> Outcome {
+fn make_at(repository: &Repository, input: &Input, path: &Path) -> Outcome {
     let answer = |continued: bool| Ok(outputs(json!({"path": output_path(path)?, "continued": continued})));
     let lock = lock(repository, path)?;
     if let Some(admin) = admin_of(repository, path)? {
+        if !is_ours(repository, path, &admin) {
+            return Err(blocked(format!(
+                "{} is a work tree of yours, not of a merge; name another `path`, or remove it",
+                path.display()
+            )));
+        }
         let worktree = Worktree { git: Git::at(path), path: path.to_owned(), admin, _lock: lock };
         if let Some(state) = worktree.state()? {
             let same = state.target == input.target_commit && state.source == input.source_commit;
@@ -147,7 +152,7 @@ fn make_at(repository: &Repository, input: &Input, path: &Path, is_own_place: bo
     }
     match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
         Ok(true) => {}
-        Ok(false) if is_own_place => remove_folder(path)?,
+        Ok(false) if is_own_place(repository, path) => remove_folder(path)?,
         Ok(false) => {
             return Err(blocked(format!(
                 "{} holds files and is no work tree of this repository; name another `path`, or empty it",
@@ -161,6 +166,10 @@ fn make_at(repository: &Repository, input: &Input, path: &Path, is_own_place: bo
 }
 
 fn add(repository: &Repository, input: &Input, path: &Path) -> Result<(), ActionFailure> {
+    // Before there is anything at the place: what an attempt that is killed leaves there is known as ours.
+    let claim = claim(repository, path);
+    fs::write(&claim, path.as_os_str().as_bytes())
+        .map_err(|error| failed(format!("cannot write {}: {error}", claim.display())))?;
     let arguments = ["worktree", "add", "--detach", "--end-of-options"].map(std::ffi::OsStr::new);
     let rest = [path.as_os_str(), std::ffi::OsStr::new(&input.target_commit)];
     repository.git.bytes(&[&arguments[..], &rest].concat())?;
@@ -182,8 +191,8 @@ impl Worktree {
         }
         let repository = Repository::open(path)?;
         let lock = lock(&repository, &repository.top)?;
-        let admin = repository.git_dir;
-        if admin == repository.common_dir {
+        let admin = repository.git_dir.clone();
+        if admin == repository.common_dir || !is_ours(&repository, &repository.top, &admin) {
             return Err(missing());
         }
         remove_git_locks(&admin)?;
@@ -316,6 +325,9 @@ impl Worktree {
 pub(super) fn remove_at(repository: &Repository, path: &Path) -> Result<bool, ActionFailure> {
     let lock = lock(repository, path)?;
     let Some(admin) = admin_of(repository, path)? else { return Ok(false) };
+    if !is_ours(repository, path, &admin) {
+        return Err(blocked(format!("{} is a work tree of yours, so it is kept", path.display())));
+    }
     Worktree { git: Git::at(path), path: path.to_owned(), admin, _lock: lock }.remove()?;
     Ok(true)
 }
@@ -334,6 +346,23 @@ fn write_state(admin: &Path, state: &State) -> Result<(), ActionFailure> {
         })
         .and_then(|()| fs::rename(&fresh, &file))
         .map_err(|error| failed(format!("cannot write {}: {error}", file.display())))
+}
+
+/// Whether a work tree was made by [`make`]: any other is the user's, and is never removed. One has our record, or
+/// it was claimed and never finished.
+fn is_ours(repository: &Repository, path: &Path, admin: &Path) -> bool {
+    let claimed = || fs::read(claim(repository, path)).is_ok_and(|claimed| claimed == path.as_os_str().as_bytes());
+    is_own_place(repository, path) || admin.join(STATE_FILE).exists() || (!admin.join("index").exists() && claimed())
+}
+
+/// Whether a place is one that nobody but these actions uses.
+fn is_own_place(repository: &Repository, path: &Path) -> bool {
+    path.starts_with(repository.own_folder().join("worktrees"))
+}
+
+/// The file that says that a work tree is being made at a place.
+fn claim(repository: &Repository, path: &Path) -> PathBuf {
+    repository.own_folder().join(format!("{:016x}.claim", fnv1a(path.as_os_str().as_bytes())))
 }
 
 /// Keeps other actions out of a work tree for as long as the file is open.
@@ -408,6 +437,6 @@ fn name(remote: &str, branch: &str) -> String {
 }
 
 /// FNV-1a: a hash that is the same in every build, which the standard library's is not.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
