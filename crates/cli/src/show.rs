@@ -15,7 +15,7 @@ use baton_engine::{Clock, Notice, Observer, RunView, TICK};
 use crate::face::{Face, Format};
 use summary::Told;
 
-/// Failures of one run that are kept to be told at its end; the rest is counted.
+/// Failures of one run that are kept to be told at its end, of each kind; the rest is counted.
 const MAX_TOLD: usize = 10;
 
 /// Sees runs and shows them in the way that fits the place.
@@ -98,7 +98,9 @@ impl<'a> Show<'a> {
             _ => return,
         };
         let told = self.told.entry(run.run).or_default();
-        if told.len() >= MAX_TOLD {
+        // Those that are tolerated must not crowd out the ones that count.
+        let counts = run.state.failure_counts(step);
+        if told.iter().filter(|told| run.state.failure_counts(told.step) == counts).count() >= MAX_TOLD {
             return;
         }
         let timeout = run.state.graph().policy(step).timeout.filter(|_| is_timeout);

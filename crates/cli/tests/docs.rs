@@ -184,7 +184,12 @@ fn timeless(text: &str) -> String {
                 if is_date || is_time { "<when>".to_owned() } else { word.to_owned() }
             })
             .collect();
-        out += &words.join(" ").replace("1 s ago", "just now");
+        let mut line = words.join(" ");
+        if let Some((before, after)) = line.split_once(" s ago") {
+            let before = before.trim_end_matches(|character: char| character.is_ascii_digit());
+            line = format!("{before}just now{after}");
+        }
+        out += &line;
         out.push('\n');
     }
     out

@@ -346,7 +346,7 @@ fn step_table(state: &RunState, told: &[Told], now: Time, is_driven: bool, style
             escape::one_line(&remark),
         ]);
     }
-    let text = words::table(&table);
+    let text = if shown.is_empty() { String::new() } else { words::table(&table) };
     let mut out = format!("\n{}", paint_rows(&text, shown.iter().map(|step| state.status(*step).word()), style));
     if shown.len() < graph.len() {
         let more = words::grouped((graph.len() - shown.len()) as u64);
