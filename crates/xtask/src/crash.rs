@@ -335,7 +335,8 @@ fn traced(
     tracer::trace(command, &world.data(), false, observer)
 }
 
-/// Runs a command to a death, with something else done just before; answers with the kind of change at which it died, or nothing if it never came there.
+/// Runs a command to a death, with something else done just before; answers with the kind of change at which it
+/// died, or nothing if it never came there.
 fn die(world: &World, command: Command, death: &Death, before: &mut dyn FnMut()) -> Result<Option<String>, String> {
     let mut number = 0;
     let mut is_near = false;
