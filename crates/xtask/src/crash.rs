@@ -304,6 +304,13 @@ fn learn(plans: &[&'static str], world: &World) -> Result<BTreeMap<&'static str,
     Ok(learned)
 }
 
+/// Runs a plan up to a death in the middle of so many changes.
+pub fn cut_in_half(world: &World, plan: &str, changes: usize) -> Result<(), String> {
+    let death = Death { kind: ANY.to_owned(), number: changes / 2, position: Position::After };
+    die(world, world.run_plan(plan)?, &death, &mut || {})?;
+    world.wait_for_locks().map(drop)
+}
+
 /// Whether a change is one of the journal's. What an attempt leaves in its scratch folder is read before its end is
 /// written, and never again.
 fn counts(change: &Change) -> bool {

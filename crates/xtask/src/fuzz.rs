@@ -211,7 +211,7 @@ fn save(name: &str, kind: Kind, text: &[u8]) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// The program that reads texts, in a process of its own, so that a panic, an overflow of the stack or an abort is seen.
+/// The program that reads texts, in a process of its own: a panic, an overflow of the stack or an abort is seen.
 struct Reader {
     child: Child,
     stdin: ChildStdin,

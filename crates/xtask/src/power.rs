@@ -6,12 +6,13 @@ mod disk;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::crash::tracer::{self, Change, Ending, Moment, Wish};
 use crate::crash::world::{PLANS, World};
-use crate::crash::{After, Expected, Folder, expectation, go_on_and_judge, program};
+use crate::crash::{After, Expected, Folder, cut_in_half, expectation, go_on_and_judge, program};
 use disk::{Disk, Fate, Random};
 
 /// How long the sample of CI may take.
@@ -128,6 +129,8 @@ fn read(arguments: &[String]) -> Result<Option<Options>, String> {
 /// A run as it was recorded.
 struct Record {
     plan: &'static str,
+    /// Whether it is a recovery: of a run whose owner was killed half-way.
+    is_resumed: bool,
     /// The disk before it.
     start: Disk,
     /// What it changed, in order.
@@ -158,12 +161,29 @@ impl Record {
     /// Runs a plan undisturbed and writes down all that it does.
     fn take(world: &World, plan: &'static str) -> Result<Record, String> {
         world.reset(plan)?;
+        let mut record = Record::of(world, plan, world.run_plan(plan)?)?;
+        record.expected = expectation(world, plan)?;
+        Ok(record)
+    }
+
+    /// Kills a plan's run half-way and writes down all that is done while it goes on. What the dead process wrote
+    /// counts as durable here; the other records are about that.
+    fn take_resumed(world: &World, undisturbed: &Record) -> Result<Record, String> {
+        world.reset(undisturbed.plan)?;
+        cut_in_half(world, undisturbed.plan, undisturbed.changes.len())?;
+        let mut record = Record::of(world, undisturbed.plan, world.resume())?;
+        world.end_steps();
+        record.is_resumed = true;
+        record.expected = undisturbed.expected.clone();
+        Ok(record)
+    }
+
+    fn of(world: &World, plan: &'static str, mut command: Command) -> Result<Record, String> {
         let start = Disk::with(&world.data())?;
         let length = |path: &Path| fs::metadata(path).map_or(0, |facts| facts.len() as usize);
         let now = || Said { told: length(&world.told()), ledger: length(&world.ledger()) };
         let mut changes = Vec::new();
         let mut said = Vec::new();
-        let mut command = world.run_plan(plan)?;
         let told = File::options().append(true).open(world.told()).map_err(|error| format!("what is told: {error}"))?;
         let errors = world.folder().join("stderr");
         command.stdout(told).stderr(File::create(&errors).map_err(|error| format!("`{}`: {error}", errors.display()))?);
@@ -180,8 +200,7 @@ impl Record {
         said.push(now());
         let read = |path: &Path| fs::read(path).map_err(|error| format!("`{}`: {error}", path.display()));
         let (told, ledger) = (read(&world.told())?, read(&world.ledger())?);
-        let expected = expectation(world, plan)?;
-        Ok(Record { plan, start, changes, said, told, ledger, expected })
+        Ok(Record { plan, is_resumed: false, start, changes, said, told, ledger, expected: Expected::default() })
     }
 
     /// The disk after so many changes, of which one is as if it had not been made.
@@ -277,6 +296,8 @@ fn plant(world: &World, kind: &str, plan: &'static str) -> Result<(), String> {
 #[derive(Default)]
 struct Report {
     counts: BTreeMap<(&'static str, Fate), usize>,
+    /// How many of them failed while a run went on after a death.
+    resumed: usize,
     offered: usize,
     failures: Vec<(String, Vec<String>)>,
     time: Duration,
@@ -292,7 +313,10 @@ fn try_all(options: &Options, folder: &Path, baton: &Path) -> Result<Report, Str
     // A run remembers where it was started, so each worker records its own.
     let work = |number: usize| -> Result<(), String> {
         let world = World::new(folder.join(format!("worker-{number}")), baton)?;
-        let records = plans.iter().map(|plan| Record::take(&world, plan)).collect::<Result<Vec<_>, String>>()?;
+        let mut records = plans.iter().map(|plan| Record::take(&world, plan)).collect::<Result<Vec<_>, String>>()?;
+        for plan in 0..records.len() {
+            records.push(Record::take_resumed(&world, &records[plan])?);
+        }
         let mut cuts: Vec<(&Record, Cut)> = Vec::new();
         for record in &records {
             let all = record.cuts(options.limit.is_none(), options.seed + number as u64);
@@ -348,13 +372,15 @@ fn in_turn<'a>(cuts: impl Iterator<Item = (&'a Record, Cut)>) -> Vec<(&'a Record
 impl Report {
     fn take(&mut self, record: &Record, cut: Cut, problems: Vec<String>, world: &World) {
         *self.counts.entry((record.plan, cut.fate)).or_default() += 1;
+        self.resumed += usize::from(record.is_resumed);
         if !problems.is_empty() {
             let before = cut.changes.checked_sub(1).map(|last| record.changes[last].kind()).unwrap_or_default();
             let next = record.changes.get(cut.changes).map(Change::kind).unwrap_or_default();
             let name = format!(
-                "plan {}, power fails after {} of {} changes ({before}) and before `{next}`, {:?}, seed {}; image in \
+                "plan {}{}, power fails after {} of {} changes ({before}) and before `{next}`, {:?}, seed {}; image in \
                  `failed`, went on in `{}`",
                 record.plan,
+                if record.is_resumed { ", while it goes on after a death" } else { "" },
                 cut.changes,
                 record.changes.len(),
                 cut.fate,
@@ -386,12 +412,21 @@ impl Report {
             }
             println!();
         }
-        println!("\n{} of {} images, {:.0} s", self.count(), self.offered, self.time.as_secs_f64());
+        println!(
+            "\n{} of {} images, {} of them of a recovery, {:.0} s",
+            self.count(),
+            self.offered,
+            self.resumed,
+            self.time.as_secs_f64()
+        );
     }
 
     fn judge_coverage(&self) -> Result<(), String> {
         if self.count() < MIN_SAMPLE_IMAGES {
             return Err(format!("only {} images were tried; there must be {MIN_SAMPLE_IMAGES}", self.count()));
+        }
+        if self.resumed < MIN_SAMPLE_OF_EACH {
+            return Err(format!("only {} images were of a recovery; there must be {MIN_SAMPLE_OF_EACH}", self.resumed));
         }
         for (fate, name) in Fate::ALL {
             if self.of(*fate) < MIN_SAMPLE_OF_EACH {
