@@ -13,6 +13,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// So much waits for a slow reader while runs are driven here; what comes then is counted and not shown.
 const WAITING_BYTES: usize = 4 << 20;
+/// A reader that has read nothing for so long is one that does not read.
+const READER_SECS: i64 = 1;
 /// A pipe that says it has room takes so much without waiting (on Linux; elsewhere less, and a write may then wait).
 const PIPE_BYTES: usize = 4096;
 
@@ -35,13 +37,13 @@ pub struct Stream {
     is_closed: bool,
     /// Whether a slow reader is waited for.
     is_patient: bool,
-    /// Bytes that a slow reader does not get to see.
-    lost: u64,
+    /// Bytes that a reader who does not read will not see; `None`: it reads.
+    lost: Option<u64>,
 }
 
 impl Stream {
     fn new(is_error: bool) -> Self {
-        Self { is_error, buffer: Vec::new(), since: None, is_closed: false, is_patient: true, lost: 0 }
+        Self { is_error, buffer: Vec::new(), since: None, is_closed: false, is_patient: true, lost: None }
     }
 
     fn descriptor(&self) -> BorrowedFd<'static> {
@@ -74,12 +76,27 @@ impl Stream {
         if self.is_closed {
             return;
         }
-        if self.lost > 0 || (!self.is_patient && self.buffer.len() + bytes.len() > WAITING_BYTES) {
-            self.lost += bytes.len() as u64;
+        if !self.is_patient && self.buffer.len() + bytes.len() > WAITING_BYTES && self.lost.is_none() {
+            self.wait_for_reader();
+        }
+        if let Some(lost) = &mut self.lost {
+            *lost += bytes.len() as u64;
             return;
         }
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= BUFFER_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Waits until a reader that does read has caught up by half. From one that does not, what comes next is kept away.
+    fn wait_for_reader(&mut self) {
+        let limit = Timespec { tv_sec: READER_SECS, tv_nsec: 0 };
+        while self.buffer.len() > WAITING_BYTES / 2 && !self.is_closed {
+            if !has_room(self.descriptor(), Some(&limit)) {
+                self.lost = Some(0);
+                return;
+            }
             self.flush();
         }
     }
@@ -131,11 +148,11 @@ impl Stream {
         } else {
             self.buffer.drain(..written);
         }
-        if self.buffer.is_empty() && self.lost > 0 {
-            let lost = crate::words::bytes(std::mem::take(&mut self.lost));
-            self.write(
-                format!("\n… {lost} were not shown, the reader was too slow; `baton logs` has all …\n").as_bytes(),
-            );
+        if self.buffer.is_empty()
+            && let Some(lost) = self.lost.take()
+        {
+            let lost = crate::words::bytes(lost);
+            self.write(format!("\n… {lost} were not shown, nobody was reading; `baton logs` has all …\n").as_bytes());
         }
         self.buffer.shrink_to(2 * BUFFER_BYTES);
     }

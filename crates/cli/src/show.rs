@@ -25,6 +25,8 @@ pub struct Show<'a> {
     tails: tail::Tails,
     told: BTreeMap<RunId, Vec<Told>>,
     clock: Clock,
+    /// The summaries, for the end.
+    closing: String,
 }
 
 enum Way {
@@ -49,7 +51,14 @@ impl<'a> Show<'a> {
         };
         face.out.set_patient(false);
         face.err.set_patient(false);
-        Self { face, way, tails: tail::Tails::default(), told: BTreeMap::new(), clock: Clock::start() }
+        Self {
+            face,
+            way,
+            tails: tail::Tails::default(),
+            told: BTreeMap::new(),
+            clock: Clock::start(),
+            closing: String::new(),
+        }
     }
 
     /// One remark about the runs, among what is shown.
@@ -72,7 +81,7 @@ impl<'a> Show<'a> {
         let text = summary::render(run.state, run.plan.plan_id(), &told, self.clock.now(), style);
         match &mut self.way {
             Way::Live(live) => live.above(&mut self.face.err, text.trim_end()),
-            Way::Plain(_) => self.face.text(&text),
+            Way::Plain(_) => self.closing += &text,
             Way::Json(_) => {}
             Way::Quiet if run.state.result() == Some(RunStatus::Succeeded) => {}
             Way::Quiet => self.face.err.write(text.as_bytes()),
@@ -86,6 +95,9 @@ impl<'a> Show<'a> {
         }
         self.face.out.set_patient(true);
         self.face.err.set_patient(true);
+        self.face.out.flush();
+        // What matters most comes through, however far behind the reader is.
+        self.face.text(&self.closing);
         self.face.out.flush();
         self.face.err.flush();
     }

@@ -276,14 +276,20 @@ fn a_disk_that_fills_while_a_run_goes_on_loses_nothing() {
         r#"
 plan_id: p
 steps:
-  - {id: a, shell: true, command: 'echo a >> ran.txt; echo up; until [ -e gate ]; do sleep 0.02; done'}
-  - {id: b, shell: true, command: "head -c 15000000 /dev/zero | tr '\\0' x", depends_on: [a]}
+  - {id: a, shell: true, command: 'echo a >> ran.txt'}
+  - id: b
+    depends_on: [a]
+    shell: true
+    command: |
+      echo up
+      until [ -e gate ]; do sleep 0.02; done
+      head -c 15000000 /dev/zero | tr '\0' x
   - {id: c, command: echo, args: [through], depends_on: [b]}
 "#,
     );
     let data_dir = disk.join(".baton").display().to_string();
     let mut run = place.start(&format!("run plan.yaml --data-dir {data_dir}"));
-    run.wait_for("[a] up");
+    run.wait_for("[b] up");
     fill(&disk);
     place.write("gate", "");
     let ended = run.end();
