@@ -16,9 +16,6 @@ use crate::live::Live;
 use crate::load::{self, Loaded};
 use crate::{Engine, EngineError};
 
-/// How long survivors of a dead owner get to end after they are told to.
-const SURVIVOR_GRACE: Duration = Duration::from_secs(10);
-
 /// The engine over a data directory and real processes.
 pub type LocalEngine = Engine<SqliteStore, Processes>;
 
@@ -58,10 +55,12 @@ impl LocalEngine {
         let owner = load::live_owner(&self.store, &row)?;
         operation::check(Operation::Resume, run, load::situation(&row, owner.as_ref()))?;
         let epoch = self.store.acquire(run, self.owner)?;
-        let prefix = format!("{}/{run}/", self.store.id());
-        let ended = baton_actions::end_survivors(&prefix, SURVIVOR_GRACE)?;
         let Loaded { plan, created, state, seq, .. } = load::load(&self.store, run)?;
         let lost = state.running().count();
+        // Survivors get what their steps would get; one that no step in flight explains gets nothing.
+        let graces = state.running().map(|(step, _)| state.graph().policy(step).stop_grace.0);
+        let grace = Duration::from_millis(graces.max().unwrap_or(0));
+        let ended = baton_actions::end_survivors(&format!("{}/{run}/", self.store.id()), grace)?;
         let mut live = Live::new(state, Arc::new(plan), Facts::new(&created), epoch, seq);
         live.inputs.push(Input::Resume { epoch });
         self.take(run, live);
