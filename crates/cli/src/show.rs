@@ -49,8 +49,10 @@ impl<'a> Show<'a> {
             let color = face.color;
             Way::Plain(plain::Plain::new(lines::Style::of_environment(color), many, face.out.is_terminal()))
         };
-        face.out.set_patient(false);
-        face.err.set_patient(false);
+        // Programs get every line, however long they take; people can look into the log.
+        let is_patient = matches!(way, Way::Json(_));
+        face.out.set_patient(is_patient);
+        face.err.set_patient(is_patient);
         Self {
             face,
             way,
@@ -79,12 +81,11 @@ impl<'a> Show<'a> {
         };
         let style = lines::Style::of_environment(color);
         let text = summary::render(run.state, run.plan.plan_id(), &told, self.clock.now(), style);
-        match &mut self.way {
-            Way::Live(live) => live.above(&mut self.face.err, text.trim_end()),
-            Way::Plain(_) => self.closing += &text,
+        match &self.way {
+            Way::Live(_) | Way::Plain(_) => self.closing += &text,
             Way::Json(_) => {}
             Way::Quiet if run.state.result() == Some(RunStatus::Succeeded) => {}
-            Way::Quiet => self.face.err.write(text.as_bytes()),
+            Way::Quiet => self.closing += &text,
         }
     }
 
@@ -95,11 +96,14 @@ impl<'a> Show<'a> {
         }
         self.face.out.set_patient(true);
         self.face.err.set_patient(true);
-        self.face.out.flush();
         // What matters most comes through, however far behind the reader is.
-        self.face.text(&self.closing);
-        self.face.out.flush();
-        self.face.err.flush();
+        let stream = match self.way {
+            Way::Live(_) | Way::Quiet => &mut self.face.err,
+            Way::Plain(_) | Way::Json(_) => &mut self.face.out,
+        };
+        stream.flush();
+        stream.write(self.closing.as_bytes());
+        stream.flush();
     }
 
     fn keep_failure(&mut self, run: &RunView<'_>, kind: &EventKind) {
