@@ -1,6 +1,6 @@
 //! The pure core: what a run is, what happens next, and why not.
 //!
-//! A run is its log. [`decide`] turns an input into events and changes nothing; [`RunState::apply`] folds an
+//! A run is its log. [`decide()`] turns an input into events and changes nothing; [`RunState::apply`] folds an
 //! event into state; what must be happening now is read from the state. Recovery is the same fold.
 //! Nothing here reads a clock, draws a random number, touches a file, awaits, or iterates a hash map.
 
