@@ -27,7 +27,7 @@ use crate::{run, workspace};
 const SAMPLE: Duration = Duration::from_secs(150);
 
 /// A sample must have at least so many deaths, so that it cannot be green by doing nothing.
-const MIN_SAMPLE_DEATHS: usize = 150;
+const MIN_SAMPLE_DEATHS: usize = 200;
 
 /// Deaths of these kinds must be in every sample.
 const MUST_DIE_AT: &[&str] = &[
@@ -47,10 +47,14 @@ const WORKERS_PER_PROCESSOR: usize = 2;
 /// First deaths of each plan after which every death while going on is tried, with `--all`.
 const WHOLE_RECOVERIES: usize = 6;
 
+/// A line is printed after so many points.
+const REPORT_EVERY: usize = 500;
+
 const HELP: &str = "cargo xtask crash [options]
 
   --seconds N         try points for so long (150)
-  --all               try every point once, every point of several recoveries, and a second death after each first
+  --all               try every point, every point of several recoveries, and a second death after each first;
+                      --seconds after it stops it early
   --plan NAME         only this plan of crates/xtask/plans/crash
   --point DEATH       with --plan: only this one, such as `sync-wal/7/after`: the kind of change, which of them
                       (`change/7/after`: of all), and before, halfway or after
@@ -128,6 +132,7 @@ impl std::fmt::Display for Point {
 }
 
 struct Options {
+    is_all: bool,
     limit: Option<Duration>,
     plan: Option<&'static str>,
     first: Option<Death>,
@@ -156,7 +161,7 @@ pub fn task(arguments: &[String]) -> Result<(), String> {
             let plan = options.plan.ok_or("--point wants --plan")?;
             vec![Point { plan, first: first.clone(), again: options.again.clone(), cancel: options.cancel }]
         }
-        None => points(&learned, options.limit.is_none(), options.seed),
+        None => points(&learned, options.is_all, options.seed),
     };
     let report = try_all(&points, &learned, &options, &folder.path, &baton)?;
     report.print(&points);
@@ -182,6 +187,7 @@ pub fn sample() -> Result<(), String> {
 
 fn read(arguments: &[String]) -> Result<Option<Options>, String> {
     let mut options = Options {
+        is_all: false,
         limit: Some(SAMPLE),
         plan: None,
         first: None,
@@ -197,7 +203,10 @@ fn read(arguments: &[String]) -> Result<Option<Options>, String> {
         let number = |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no number"));
         match word {
             "--seconds" => options.limit = Some(Duration::from_secs(number(value()?)? as u64)),
-            "--all" => options.limit = None,
+            "--all" => {
+                options.is_all = true;
+                options.limit = None;
+            }
             "--plan" => {
                 let name = value()?;
                 let known = PLANS.iter().find(|plan| **plan == name);
@@ -307,8 +316,7 @@ fn learn(plans: &[&'static str], world: &World) -> Result<BTreeMap<&'static str,
 /// Runs a plan up to a death in the middle of so many changes.
 pub fn cut_in_half(world: &World, plan: &str, changes: usize) -> Result<(), String> {
     let death = Death { kind: ANY.to_owned(), number: changes / 2, position: Position::After };
-    die(world, world.run_plan(plan)?, &death, &mut || {})?;
-    world.wait_for_locks().map(drop)
+    die(world, world.run_plan(plan)?, &death, &mut || {}).map(drop)
 }
 
 /// Whether a change is one of the journal's. What an attempt leaves in its scratch folder is read before its end is
@@ -470,8 +478,6 @@ struct Report {
     deaths: BTreeMap<String, [usize; 3]>,
     second_deaths: usize,
     cancels: usize,
-    /// Deaths after which the owner's lock was held a moment longer.
-    late_locks: usize,
     /// Points that the run did not come to, because its rounds fell otherwise than in the first one.
     missed: usize,
     failures: Vec<(Point, Vec<String>)>,
@@ -502,6 +508,10 @@ fn try_all(
             let outcome = try_point(&world, point, &learned[point.plan].expected);
             let mut report = report.lock().map_err(|_| "another worker panicked")?;
             report.take(point, outcome);
+            if report.tried % REPORT_EVERY == 0 {
+                let time = start.elapsed().as_secs();
+                println!("{} of {} points, {} deaths, {time} s", report.tried, points.len(), report.count());
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -519,7 +529,6 @@ fn try_all(
 struct Outcome {
     /// Whether somebody was told that the run is canceled.
     acknowledged: bool,
-    late_locks: usize,
     first: Option<String>,
     again: Option<String>,
     problems: Vec<String>,
@@ -534,16 +543,14 @@ fn try_point(world: &World, point: &Point, expected: &Expected) -> Result<Outcom
         }
     })?;
     let acknowledged = canceled.transpose()?.is_some_and(|said| said.code == Some(0));
-    let mut late_locks = usize::from(world.wait_for_locks()?);
     let again = match &point.again {
         Some(again) if first.is_some() => die(world, world.resume(), again, &mut || {})?,
         _ => None,
     };
-    late_locks += usize::from(world.wait_for_locks()?);
     let canceled = Expected::canceled();
     let expected = if acknowledged { &canceled } else { expected };
     let problems = go_on_and_judge(world, point.plan, expected, After::Death)?;
-    Ok(Outcome { acknowledged, late_locks, first, again, problems })
+    Ok(Outcome { acknowledged, first, again, problems })
 }
 
 impl Report {
@@ -553,7 +560,6 @@ impl Report {
             Ok(outcome) => {
                 self.missed += usize::from(outcome.first.is_none());
                 self.cancels += usize::from(outcome.acknowledged);
-                self.late_locks += outcome.late_locks;
                 self.second_deaths += usize::from(outcome.again.is_some());
                 for (kind, death) in [(outcome.first, Some(&point.first)), (outcome.again, point.again.as_ref())] {
                     if let (Some(kind), Some(death)) = (kind, death) {
@@ -584,12 +590,6 @@ impl Report {
             self.missed,
             self.time.as_secs_f64()
         );
-        if self.late_locks > 0 {
-            println!(
-                "{} times the dead owner's lock was held until a child had begun its own program",
-                self.late_locks
-            );
-        }
     }
 
     fn count(&self) -> usize {

@@ -18,9 +18,6 @@ pub const MIN_STEPS: usize = 40;
 /// A program that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A dead owner's lock that is held for longer is held by something that should not have it.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-
 /// The folder of one worker. Everything in it is made anew for each try, always under the same names: a run
 /// remembers where it was started.
 pub struct World {
@@ -173,27 +170,6 @@ impl World {
                 said.stderr
             ))
         }
-    }
-
-    /// Waits until no process holds the lock of an owner any more; answers whether one did. A child that was being
-    /// started when its parent died has the lock open until its own program begins.
-    pub fn wait_for_locks(&self) -> Result<bool, String> {
-        let Ok(owners) = fs::read_dir(self.data().join("owners")) else { return Ok(false) };
-        let mut waited = false;
-        for path in owners.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("lock".as_ref()))
-        {
-            let file = File::open(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
-            if file.try_lock_shared().is_ok() {
-                continue;
-            }
-            waited = true;
-            let (tell, told) = std::sync::mpsc::channel();
-            std::thread::spawn(move || tell.send(file.lock_shared().is_ok()));
-            if told.recv_timeout(LOCK_PATIENCE) != Ok(true) {
-                return Err(format!("`{}` is still locked although its owner is dead", path.display()));
-            }
-        }
-        Ok(waited)
     }
 
     /// Ends whatever steps of this world still run, and answers with their names: there should be none.
