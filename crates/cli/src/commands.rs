@@ -86,6 +86,15 @@ pub fn open_to_look(given: Given<'_>, face: &mut Face) -> Result<SqliteStore, Fa
     Ok(store)
 }
 
+/// The store of the data directory, opened for a change of what is there; nothing is made where nothing is.
+pub fn open_to_change(given: Given<'_>) -> Result<SqliteStore, Failure> {
+    let directory = data_dir(given)?;
+    if !directory.exists() {
+        return Err(of_store(StoreError::NoStore { path: directory.root().to_path_buf() }));
+    }
+    SqliteStore::open(&directory, Access::Write).map_err(of_store)
+}
+
 /// One line about each run that nobody drives any more, but for the one that the command is about.
 pub fn tell_abandoned(store: &dyn Store, face: &mut Face, but_for: Option<RunId>) -> Result<(), Failure> {
     let mut abandoned = baton_store::abandoned(store).map_err(of_store)?;

@@ -63,6 +63,13 @@ const TABLE: &[Situation] = &[
         names: &["nowhere", "baton run"],
     },
     Situation {
+        name: "there is nothing to go on with",
+        make: |_| Ok("resume --data-dir nowhere".to_owned()),
+        code: "no-store",
+        exit: 3,
+        names: &["nowhere", "--data-dir"],
+    },
+    Situation {
         name: "the database is no database",
         make: |place| {
             a_run(place);

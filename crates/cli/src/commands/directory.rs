@@ -7,7 +7,7 @@ use baton_engine::Clock;
 use baton_store::{Access, Doctor, GcPolicy, GcReport, SqliteStore};
 use serde_json::{Value, json};
 
-use super::{data_dir, of_store, open_to_look, tell_abandoned};
+use super::{data_dir, of_store, open_to_change, open_to_look, tell_abandoned};
 use crate::arguments::{Answer, Given};
 use crate::escape;
 use crate::face::Face;
@@ -156,7 +156,7 @@ pub fn restore(given: Given<'_>, face: &mut Face) -> Answer {
 /// `baton gc`.
 pub fn gc(given: Given<'_>, face: &mut Face) -> Answer {
     const DAY_SECS: u64 = 86_400;
-    let mut store = SqliteStore::open(&existing(given)?, Access::Write).map_err(of_store)?;
+    let mut store = open_to_change(given)?;
     tell_abandoned(&store, face, None)?;
     let days = given.number("keep-days").unwrap_or(USUAL_KEEP_DAYS);
     let policy = GcPolicy {
@@ -188,13 +188,4 @@ pub fn gc(given: Given<'_>, face: &mut Face) -> Answer {
         face.text(&out);
     }
     Ok(EXIT_OK)
-}
-
-/// The data directory, where there is one.
-fn existing(given: Given<'_>) -> Result<baton_store::DataDir, Failure> {
-    let directory = data_dir(given)?;
-    if directory.exists() {
-        return Ok(directory);
-    }
-    Err(of_store(baton_store::StoreError::NoStore { path: directory.root().to_path_buf() }))
 }

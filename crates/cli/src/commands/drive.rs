@@ -7,7 +7,7 @@ use baton_engine::{CancelRoute, Clock, Drive, LocalEngine, Submission};
 use baton_store::{Access, SqliteStore, Store, abandoned};
 use serde_json::json;
 
-use super::{data_dir, here, of_engine, of_store, plans, run_or_latest, tell_abandoned, user};
+use super::{data_dir, here, of_engine, of_store, open_to_change, plans, run_or_latest, tell_abandoned, user};
 use crate::arguments::{Answer, Given};
 use crate::escape;
 use crate::face::Face;
@@ -21,7 +21,7 @@ pub fn run(given: Given<'_>, face: &mut Face) -> Answer {
     if given.flag("dry-run") {
         return plans::dry_run(&plan, face);
     }
-    let store = open(given)?;
+    let store = SqliteStore::open(&data_dir(given)?, Access::Write).map_err(of_store)?;
     tell_abandoned(&store, face, None)?;
     let outputs_from = match given.number("outputs-from") {
         Some(number) => Some(run_or_latest(&store, Some(number))?),
@@ -49,7 +49,7 @@ pub fn run(given: Given<'_>, face: &mut Face) -> Answer {
 
 /// `baton retry`.
 pub fn retry(given: Given<'_>, face: &mut Face) -> Answer {
-    let store = open(given)?;
+    let store = open_to_change(given)?;
     tell_abandoned(&store, face, None)?;
     let run = run_or_latest(&store, given.number("run"))?;
     let mut submission = baton_engine::prepare_retry(&store, run, given.text("from")).map_err(of_engine)?;
@@ -62,7 +62,7 @@ pub fn retry(given: Given<'_>, face: &mut Face) -> Answer {
 
 /// `baton resume`.
 pub fn resume(given: Given<'_>, face: &mut Face) -> Answer {
-    let store = open(given)?;
+    let store = open_to_change(given)?;
     let runs: Vec<RunId> = match given.number("run") {
         Some(number) => {
             let run = run_or_latest(&store, Some(number))?;
@@ -115,7 +115,7 @@ pub fn resume(given: Given<'_>, face: &mut Face) -> Answer {
 
 /// `baton cancel`.
 pub fn cancel(given: Given<'_>, face: &mut Face) -> Answer {
-    let mut store = open(given)?;
+    let mut store = open_to_change(given)?;
     let run = run_or_latest(&store, given.number("run"))?;
     tell_abandoned(&store, face, Some(run))?;
     let (by, hurry) = (user(), given.flag("hurry"));
@@ -147,10 +147,6 @@ pub fn cancel(given: Given<'_>, face: &mut Face) -> Answer {
             Ok(exit)
         }
     }
-}
-
-fn open(given: Given<'_>) -> Result<SqliteStore, Failure> {
-    SqliteStore::open(&data_dir(given)?, Access::Write).map_err(of_store)
 }
 
 fn engine(store: SqliteStore) -> Result<LocalEngine, Failure> {
