@@ -63,14 +63,22 @@ pub fn survivors(prefix: &str) -> io::Result<Vec<Survivor>> {
     Ok(find(prefix)?.into_values().collect())
 }
 
-/// Ends all survivors: asks them, waits at most `grace`, then kills what is left and waits until it is gone. The answer
+/// Ends all survivors but those whose attempt's name `spares` lets live: asks them, waits at most `grace`, then kills what is left and waits until it is gone. The answer
 /// is what was ended.
-pub fn end_survivors(prefix: &str, grace: Duration) -> Result<Vec<Survivor>, SurvivorError> {
+pub fn end_survivors(
+    prefix: &str,
+    grace: Duration,
+    spares: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Survivor>, SurvivorError> {
+    let find = || {
+        let found = find(prefix)?;
+        Ok::<_, io::Error>(found.into_iter().filter(|(_, one)| !spares(&one.attempt)).collect::<BTreeMap<_, _>>())
+    };
     let mut ended = BTreeMap::new();
     let mut asked = HashSet::new();
     let deadline = Instant::now() + grace;
     loop {
-        let found = find(prefix)?;
+        let found = find()?;
         if found.is_empty() {
             return Ok(ended.into_values().collect());
         }
@@ -93,7 +101,7 @@ pub fn end_survivors(prefix: &str, grace: Duration) -> Result<Vec<Survivor>, Sur
         // Stopped before killed: a parent that dies would hide whose its children are.
         let mut stopped = HashSet::new();
         for _ in 0..WALKS {
-            let found = find(prefix)?;
+            let found = find()?;
             let before = stopped.len();
             for (name, survivor) in found {
                 if stopped.insert(name) {
@@ -114,7 +122,7 @@ pub fn end_survivors(prefix: &str, grace: Duration) -> Result<Vec<Survivor>, Sur
         }
         wait_for_all(&handles, deadline);
         if Instant::now() >= deadline {
-            return Err(SurvivorError::Stuck { left: find(prefix)?.into_values().collect() });
+            return Err(SurvivorError::Stuck { left: find()?.into_values().collect() });
         }
     }
 }

@@ -202,7 +202,7 @@ fn survivors_of_a_dead_driver_are_found_by_name_and_ended() {
     assert_eq!(found.len(), 3, "{found:?}");
     let named = |name: &str| found.iter().filter(|survivor| survivor.attempt == format!("{prefix}{name}")).count();
     assert_eq!((named("build/1"), named("?")), (2, 1), "{found:?}");
-    let ended = baton_actions::end_survivors(&prefix, Duration::from_millis(100)).unwrap();
+    let ended = baton_actions::end_survivors(&prefix, Duration::from_millis(100), &|_| false).unwrap();
     assert_eq!(ended.len(), 3, "{ended:?}");
     assert!(baton_actions::survivors(&prefix).unwrap().is_empty());
     assert_eq!(processes_with(&format!("{mark}1")).len(), 1, "another run's processes are not touched");

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use baton_actions::{Host, HostOptions};
 use baton_core::operation::{self, Operation};
-use baton_core::{Input, RunId};
+use baton_core::{Input, RunId, RunState};
+use baton_lang::Compiled;
 use baton_store::{ArtifactIntake, OwnerInfo, SqliteStore, Store};
 
 use crate::evaluate::Facts;
@@ -60,7 +61,9 @@ impl LocalEngine {
         // Survivors get what their steps would get; one that no step in flight explains gets nothing.
         let graces = state.running().map(|(step, _)| state.graph().policy(step).stop_grace.0);
         let grace = Duration::from_millis(graces.max().unwrap_or(0));
-        let ended = baton_actions::end_survivors(&format!("{}/{run}/", self.store.id()), grace)?;
+        let prefix = format!("{}/{run}/", self.store.id());
+        let stays = |attempt: &str| left_on_purpose(&state, &plan, attempt.strip_prefix(&prefix).unwrap_or(attempt));
+        let ended = baton_actions::end_survivors(&prefix, grace, &stays)?;
         let mut live = Live::new(state, Arc::new(plan), Facts::new(&created), epoch, seq);
         live.inputs.push(Input::Resume { epoch });
         self.take(run, live);
@@ -68,4 +71,12 @@ impl LocalEngine {
         let survivors = ended.into_iter().map(|one| format!("{} {}", one.pid, one.name)).collect();
         Ok(Resumed { survivors, lost })
     }
+}
+
+/// Whether a process of this attempt (`<step>/<number>`) may live on: its step is over and leaves processes behind.
+fn left_on_purpose(state: &RunState, plan: &Compiled, attempt: &str) -> bool {
+    let Some((step, number)) = attempt.rsplit_once('/') else { return false };
+    let Some(step) = state.graph().find(step) else { return false };
+    let in_flight = state.running_attempt(step).is_some_and(|running| running.attempt.to_string() == number);
+    plan.detach(step) && !in_flight
 }
