@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::step::{printed, step_and_number};
-use super::world::{World, plan_file};
+use super::world::{Said, World, plan_file};
 
 /// How a plan ends when nobody disturbs it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,7 +44,9 @@ pub fn go_on_and_judge(world: &World, plan: &str, expected: &Expected, after: Af
     told.truncate(told.rfind('\n').map_or(0, |end| end + 1));
     let resumed = world.run(&mut world.resume())?;
     let mut problems = Vec::new();
-    if !resumed.code.is_some_and(|code| [0, 1, 130].contains(&code)) {
+    // Where the death came before there was a store, there is nothing to go on with; nothing was promised either.
+    let is_absent = failure(&resumed).as_deref() == Some(NO_STORE);
+    if !is_absent && !resumed.code.is_some_and(|code| [0, 1, 130].contains(&code)) {
         problems.push(format!("resume exited with {:?}: {}{}", resumed.code, resumed.stdout, resumed.stderr));
         return Ok(problems);
     }
@@ -131,6 +133,12 @@ fn judge(world: &World, plan: &str, expected: &Expected, told: &str, has_export:
     Ok(problems)
 }
 
+/// The code of the failure with which a command ended.
+fn failure(said: &Said) -> Option<String> {
+    let lines = said.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter_map(|line| line["error"]["code"].as_str().map(str::to_owned)).next_back()
+}
+
 /// What the program calls a run, or a whole store, that is not there.
 const NO_RUN: &str = "no-such-run";
 const NO_STORE: &str = "no-store";
@@ -139,9 +147,7 @@ const NO_STORE: &str = "no-store";
 fn events_of(world: &World, run: u64) -> Result<Option<Vec<Value>>, String> {
     let said = world.ask(&["events", &run.to_string(), "--output", "json"])?;
     if said.code != Some(0) {
-        let failures = said.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let code = failures.filter_map(|line| line["error"]["code"].as_str().map(str::to_owned)).next_back();
-        let is_absent = code.is_some_and(|code| [NO_RUN, NO_STORE].contains(&code.as_str()));
+        let is_absent = failure(&said).is_some_and(|code| [NO_RUN, NO_STORE].contains(&code.as_str()));
         return if is_absent { Ok(None) } else { Err(format!("events: {}", said.stderr)) };
     }
     let parse = |line| serde_json::from_str(line).map_err(|error| format!("`{line}` is not JSON: {error}"));
