@@ -16,7 +16,6 @@ const PROGRAMS: &[Program] = &[
     Program { name: "cc", package: "gcc", purpose: "the bundled SQLite" },
     Program { name: "make", package: "make", purpose: "the benchmark's peer" },
     Program { name: "ninja", package: "ninja-build", purpose: "the benchmark's peer" },
-    Program { name: "strace", package: "strace", purpose: "the crash harness" },
 ];
 
 /// The release of nextest that the project is tested with; it builds with the pinned toolchain.

@@ -17,6 +17,9 @@ use super::kernel::{self, Call, Stop};
 /// A traced program that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What to do where tracing is forbidden.
+const ADVICE: &str = "if ptrace is forbidden here (in some containers), allow it: docker run --cap-add SYS_PTRACE";
+
 /// A longer path is none of ours.
 const MAX_PATH_BYTES: usize = 4096;
 
@@ -150,7 +153,9 @@ pub fn trace(
     observer: &mut dyn FnMut(Moment, &Change) -> Wish,
 ) -> Result<Ending, String> {
     kernel::trace_me(&mut command);
-    let process = command.spawn().map_err(|error| format!("cannot start the program under trace: {error}"))?.id();
+    let process =
+        command.spawn().map_err(|error| format!("cannot start the program under trace: {error}; {ADVICE}"))?;
+    let process = process.id();
     let process = i32::try_from(process).map_err(|_| "a process number beyond all bounds")?;
     let (end, ended) = mpsc::channel::<()>();
     // The kernel's wait takes no deadline, so a second thread looks at the clock.
