@@ -358,3 +358,69 @@ fn prints(plan: &str) -> Result<BTreeMap<String, usize>, String> {
     };
     Ok(text.lines().filter_map(of_line).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log from words: `a+1` starts, `a=1` succeeds, `a?1` is lost; `resumed` and `over` are of the run.
+    fn log(words: &str) -> Vec<Value> {
+        let event = |word: &str| match word {
+            "created" => serde_json::json!({"kind": "run_created"}),
+            "resumed" => serde_json::json!({"kind": "run_resumed"}),
+            "over" => serde_json::json!({"kind": "run_completed", "status": "succeeded"}),
+            _ => {
+                let (step, rest) = word.split_at(1);
+                let (sign, number) = rest.split_at(1);
+                let kind = match sign {
+                    "+" => "step_started",
+                    "=" => "step_succeeded",
+                    _ => "step_lost",
+                };
+                let number: u64 = number.parse().unwrap();
+                serde_json::json!({"kind": kind, "step": step, "attempt": number, "last": false})
+            }
+        };
+        words.split(' ').map(event).collect()
+    }
+
+    #[test]
+    fn a_log_in_order_is_taken() {
+        assert_eq!(grammar(&log("created a+1 a=1 b+1 resumed b?1 b+2 b=2 over")), [""; 0]);
+    }
+
+    #[test]
+    fn each_fault_of_a_log_is_found() {
+        let faults = [
+            ("created a+1 a=1 a+2 a=2 over", "something follows"),
+            ("created a+1 a+2 a=2 over", "starts while attempt 1 runs"),
+            ("created a+1 resumed a=1 over", "is not lost"),
+            ("created a+2 a=2 over", "has not the next number"),
+            ("created a=1 over", "ends that does not run"),
+            ("created a+1 over", "have no end"),
+            ("created a+1 a=1", "is not over"),
+            ("created created over", "exactly once"),
+        ];
+        for (words, fault) in faults {
+            let found = grammar(&log(words)).join("\n");
+            assert!(found.contains(fault), "{words}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_the_steps_did_and_what_the_log_says_are_compared() {
+        let events = log("created a+1 a=1 over");
+        assert_eq!(ledger_differs(&events, "start s/1/a/1\ndone s/1/a/1\n"), [""; 0]);
+        let faults = [
+            ("start s/1/a/1\ndone s/1/a/1\nstart s/1/a/2\n", "its start is not in the log"),
+            ("start s/1/a/1\ndone s/1/a/1\nstart s/1/a/2\n", "after the step had succeeded"),
+            ("start s/1/a/1\nstart s/1/a/1\ndone s/1/a/1\n", "began twice"),
+            ("overlap s/1/a/1\ndone s/1/a/1\n", "while another one ran"),
+            ("start s/1/a/1\n", "what the ledger does not"),
+        ];
+        for (ledger, fault) in faults {
+            let found = ledger_differs(&events, ledger).join("\n");
+            assert!(found.contains(fault), "{ledger}: {found}");
+        }
+    }
+}
