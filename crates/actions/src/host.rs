@@ -129,6 +129,8 @@ pub struct Ended {
     pub artifacts: Vec<FoundArtifact>,
     /// Processes of its tree that outlived the main one and were ended: `pid name` of each.
     pub leftovers: Vec<String>,
+    /// Whether the main process had ended before anybody told it to.
+    pub by_itself: bool,
 }
 
 /// The manager of all attempts of this process. Single-threaded: everything happens inside [`Host::wait`].
@@ -195,6 +197,7 @@ struct MainEnd {
     at: Instant,
     exit: Option<Exit>,
     out_of_memory: bool,
+    by_itself: bool,
 }
 
 impl Running {
@@ -534,7 +537,8 @@ impl Host {
         };
         let killed = matches!(exit, Some(Exit::Signal { signal: libc::SIGKILL, .. }));
         let out_of_memory = killed && running.pressed != Some(Stop::Kill) && self.oom.has_struck();
-        running.ended = Some(MainEnd { at: now, exit, out_of_memory });
+        let by_itself = running.pressed.is_none();
+        running.ended = Some(MainEnd { at: now, exit, out_of_memory, by_itself });
         self.poll.forget(running.handle.as_fd());
         self.mains.remove(&running.pid);
         if !self.settling.contains(&at) {
@@ -690,6 +694,7 @@ impl Host {
             folder: running.job.folder,
             artifacts,
             leftovers: running.leftovers,
+            by_itself: ended.by_itself,
         };
         out.push(HostEvent::Ended { key: running.key, end: Box::new(end) });
     }

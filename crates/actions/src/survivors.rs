@@ -127,10 +127,11 @@ pub fn end_survivors(
     }
 }
 
-/// Blocks until there are no survivors. For a helper thread: it sleeps until those that it found have ended.
-pub fn wait_for_survivors(prefix: &str) -> io::Result<()> {
+/// Blocks until there are no survivors but those whose attempt's name `spares` lets live. For a helper thread: it sleeps until those that it found have ended.
+pub fn wait_for_survivors(prefix: &str, spares: &dyn Fn(&str) -> bool) -> io::Result<()> {
     loop {
-        let found = find(prefix)?;
+        let mut found = find(prefix)?;
+        found.retain(|_, one| !spares(&one.attempt));
         if found.is_empty() {
             return Ok(());
         }

@@ -30,6 +30,8 @@ pub enum Input {
         attempt: u32,
         /// How it ended.
         end: Box<AttemptEnd>,
+        /// Whether its main process had ended before it was told to: then what it was told does not count.
+        by_itself: bool,
     },
     /// Somebody wants the run to end.
     Cancel {
@@ -81,8 +83,11 @@ pub fn decide(state: &RunState, input: Input, now: Time, events: &mut Vec<EventK
             lose_attempts(state, now, events);
         }
         Input::Abandon => lose_attempts(state, now, events),
-        Input::AttemptEnded { step, attempt, end } => match state.running.get(&step) {
-            Some(running) if running.attempt == attempt => end_attempt(state, step, attempt, end, now, events),
+        Input::AttemptEnded { step, attempt, end, by_itself } => match state.running.get(&step) {
+            Some(running) if running.attempt == attempt => {
+                let told = if by_itself { None } else { running.stopping.map(|(reason, _)| reason) };
+                end_attempt(state, (step, attempt), end, told, now, events);
+            }
             _ => return Err(Refusal::Stale { step: state.graph.id(step).to_owned(), attempt }),
         },
         Input::Cancel { by, hurry } => {
@@ -107,19 +112,19 @@ fn lose_attempts(state: &RunState, now: Time, events: &mut Vec<EventKind>) {
 
 fn end_attempt(
     state: &RunState,
-    step: StepIndex,
-    attempt: u32,
+    (step, attempt): (StepIndex, u32),
     end: Box<AttemptEnd>,
+    told: Option<AttemptStop>,
     now: Time,
     events: &mut Vec<EventKind>,
 ) {
     let policy = state.graph.policy(step);
-    let timed_out = match state.running.get(&step).and_then(|running| running.stopping) {
-        Some((AttemptStop::Run, _)) => {
+    let timed_out = match told {
+        Some(AttemptStop::Run) => {
             events.push(EventKind::StepCanceled { step, attempt, end: Some(end) });
             return;
         }
-        Some((AttemptStop::Timeout, _)) => true,
+        Some(AttemptStop::Timeout) => true,
         None => false,
     };
     let accepted = matches!(end.cause, ExitCause::Exit { code } if policy.accept.contains(code));
@@ -220,6 +225,19 @@ impl RunState {
                 }
             }
             Phase::Running => self.next_running(now, evaluate, locks, events),
+            Phase::Stopping { .. } => {
+                self.next_without_starts(now, events);
+            }
+        }
+        events.len() > before
+    }
+
+    /// Like [`RunState::next`], for a world in which nothing new may start just now: no step is judged or started.
+    pub fn next_without_starts(&self, now: Time, events: &mut Vec<EventKind>) -> bool {
+        let before = events.len();
+        match &self.phase {
+            Phase::Completed(_) | Phase::Created => {}
+            Phase::Running => events.extend(self.next_end(now)),
             Phase::Stopping { until, hurry, .. } => {
                 let event = self.next_cancel().or_else(|| self.next_stop(now, *until, *hurry));
                 events.extend(event.or_else(|| self.next_settled(now)));
@@ -228,15 +246,23 @@ impl RunState {
         events.len() > before
     }
 
-    fn next_running(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable, events: &mut Vec<EventKind>) {
+    /// What follows in a run that goes on, without starting anything.
+    fn next_end(&self, now: Time) -> Option<EventKind> {
         if let Some((step, failed_at)) = self.abort {
             let until = failed_at + self.graph.policy(step).critical_grace;
-            events.push(EventKind::RunStopping { reason: StopReason::Abort { step }, until, hurry: false });
-        } else if let Some(event) = self.next_settled(now) {
+            return Some(EventKind::RunStopping { reason: StopReason::Abort { step }, until, hurry: false });
+        }
+        if let Some(event) = self.next_settled(now) {
+            return Some(event);
+        }
+        // After the above: a run whose last result came in before anybody looked at the clock is complete.
+        let is_over = self.run_timeout().is_some_and(|due| due <= now);
+        is_over.then_some(EventKind::RunStopping { reason: StopReason::Timeout, until: now, hurry: false })
+    }
+
+    fn next_running(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable, events: &mut Vec<EventKind>) {
+        if let Some(event) = self.next_end(now) {
             events.push(event);
-        } else if self.run_timeout().is_some_and(|due| due <= now) {
-            // After the above: a run whose last result came in before anybody looked at the clock is complete.
-            events.push(EventKind::RunStopping { reason: StopReason::Timeout, until: now, hurry: false });
         } else if let Some(&step) = self.to_judge.first() {
             match evaluate.condition(self, step) {
                 Ok(true) => events.push(EventKind::StepCondition { step }),
@@ -441,7 +467,7 @@ impl RunState {
 
     /// Whether the run, or a step of it that could start otherwise, wants locks.
     pub fn wants_locks(&self) -> bool {
-        if !matches!(self.phase, Phase::Created | Phase::Running) {
+        if self.abort.is_some() || !matches!(self.phase, Phase::Created | Phase::Running) {
             return false;
         }
         if !self.has_plan_locks {
@@ -456,6 +482,10 @@ impl RunState {
     /// What the run wants of the shared locks next; `None`: nothing now. The caller commits the answer, applies it to
     /// both states, and asks again.
     pub fn next_lock_move(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable) -> Option<LockMove> {
+        // A failure that ends the run is on disk; that nothing starts any more is about to be.
+        if self.abort.is_some() {
+            return None;
+        }
         let candidates = self.lock_candidates(now, locks);
         // Whoever waits for long enough gives up, whether or not others wait before it or a slot is free.
         for Candidate { holder, request, .. } in &candidates {

@@ -88,7 +88,7 @@ fn scheduling() -> Outcome {
         batch.clear();
         for (step, attempt) in in_flight.drain(..) {
             let end = Box::new(AttemptEnd::bare(ExitCause::Exit { code: 0 }));
-            decide(&state, Input::AttemptEnded { step, attempt, end }, now, &mut kinds)?;
+            decide(&state, Input::AttemptEnded { step, attempt, end, by_itself: false }, now, &mut kinds)?;
         }
         for kind in kinds.drain(..) {
             let event = Event { at: now, kind };
@@ -191,16 +191,17 @@ impl Hands for NoHands {
 
     fn stop(&mut self, _: Attempt, _: Stop) {}
 
-    fn has_survivors(&self, _: &str) -> bool {
+    fn has_survivors(&self, _: &str, _: &baton_engine::Stays) -> bool {
         false
     }
 
-    fn watch_death(&mut self, _: Epoch, _: String) {}
+    fn watch_death(&mut self, _: Epoch, _: String, _: baton_engine::Stays) {}
 
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<HostEvent>) -> Result<(), EngineError> {
         events.extend(self.in_flight.drain(..).map(|key| {
             let end = Ended {
                 cause: ExitCause::Exit { code: 0 },
+                by_itself: true,
                 duration: Millis(0),
                 outputs: Map::new(),
                 folder: PathBuf::new(),

@@ -85,8 +85,9 @@ pub struct Engine<S, H> {
     starts_wait: bool,
     next_tick: Time,
     told_waiting: BTreeSet<String>,
-    watched: BTreeSet<Epoch>,
+    watched: BTreeSet<(Epoch, RunId)>,
     results: BTreeMap<RunId, baton_core::RunStatus>,
+    taken_over: Vec<RunId>,
 }
 
 impl<S: Store, H: Hands> Engine<S, H> {
@@ -115,6 +116,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             told_waiting: BTreeSet::new(),
             watched: BTreeSet::new(),
             results: BTreeMap::new(),
+            taken_over: Vec::new(),
         };
         engine.follow_locks()?;
         Ok(engine)
@@ -139,12 +141,12 @@ impl<S: Store, H: Hands> Engine<S, H> {
     pub fn submit(&mut self, submission: Submission) -> Result<Submitted, EngineError> {
         let Submission { source, compiled, created } = submission;
         let at = self.clock.now();
+        let kept_outputs = load::kept_outputs(&self.store, &created, &compiled.graph)?;
         let new = NewRun { created: &created, plan_text: &source.text, at };
         let run = match self.store.create_run(&new, Some(self.owner))? {
             Created::New { run } => run,
             Created::Existing { run } => return Ok(Submitted { run, existing: true }),
         };
-        let kept_outputs = load::kept_outputs(&self.store, &created, &compiled.graph)?;
         let mut graph = compiled.graph.clone();
         if let Some(limit) = created.max_concurrency {
             Arc::make_mut(&mut graph).set_max_concurrency(limit);
@@ -172,17 +174,25 @@ impl<S: Store, H: Hands> Engine<S, H> {
     /// Drives every run until all are over, or a signal asks this process to go.
     pub fn drive(&mut self, observer: &mut dyn Observer) -> Result<Drive, EngineError> {
         loop {
-            self.round(observer)?;
             if let Some(signal) = self.leaving {
                 self.leave(observer)?;
                 return Ok(Drive::Abandoned { signal });
             }
+            self.round(observer)?;
             if self.runs.is_empty() {
-                return Ok(Drive::Done);
+                return self.done();
             }
             let timeout = self.timeout(observer);
             self.wait(timeout, observer)?;
         }
+    }
+
+    /// Nothing is driven here any more.
+    fn done(&mut self) -> Result<Drive, EngineError> {
+        let Some(run) = self.taken_over.pop() else { return Ok(Drive::Done) };
+        // What ran here was told to end; it is told in this call.
+        self.hands.wait(Some(Duration::ZERO), &mut self.found)?;
+        Err(EngineError::TakenOver { run })
     }
 
     /// Decides, writes and acts until nothing follows without waiting.
@@ -194,23 +204,66 @@ impl<S: Store, H: Hands> Engine<S, H> {
             self.due.remove(&(due, run));
             self.dirty.insert(run);
         }
-        if !self.dirty.is_empty() {
+        if !self.dirty.is_empty() || self.disk_is_full {
             let mut again = BTreeSet::new();
             for run in std::mem::take(&mut self.dirty) {
                 let Some(live) = self.runs.get_mut(&run) else { continue };
-                if live.advance(now, &self.locks, &mut self.kinds) {
+                if self.disk_is_full || self.store.is_full() {
+                    live.settle(now, &mut self.kinds);
+                } else if live.advance(now, &self.locks, &mut self.kinds) {
                     again.insert(run);
                 }
                 self.note_due(run, now);
             }
             self.dirty.append(&mut again);
             self.commit(now, observer)?;
+            if self.store.is_full() {
+                self.note_full(observer);
+            }
             self.move_locks(now, observer)?;
         }
-        self.spill_old_output(now)?;
-        self.store.export_flush()?;
-        self.store.maintain()?;
+        let spilled = self.spill_old_output(now);
+        self.unless_full(spilled, observer)?;
+        // An export that is behind is completed by the run's next owner.
+        let exported = self.store.export_flush();
+        self.unless_full(exported.map_err(EngineError::from), observer)?;
+        let maintained = self.store.maintain();
+        self.unless_full(maintained.map_err(EngineError::from), observer)?;
+        if self.disk_is_full && !self.store.is_full() && self.flush_output() {
+            self.disk_is_full = false;
+            observer.notice(None, &Notice::DiskFree);
+            self.dirty.extend(self.runs.keys());
+        }
         Ok(())
+    }
+
+    /// A full disk is no failure: what could not be written is kept, and nothing new starts until there is room.
+    /// Answers whether it was written.
+    fn unless_full(
+        &mut self,
+        outcome: Result<(), EngineError>,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, EngineError> {
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(EngineError::Store(StoreError::DiskFull { .. })) => {
+                self.note_full(observer);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note_full(&mut self, observer: &mut dyn Observer) {
+        if !self.disk_is_full {
+            self.disk_is_full = true;
+            observer.notice(None, &Notice::DiskFull);
+        }
+    }
+
+    /// Writes what the segments hold in memory. Answers whether all of it could be.
+    fn flush_output(&mut self) -> bool {
+        self.runs.values_mut().filter_map(|live| live.output.as_mut()).all(|writer| writer.flush().is_ok())
     }
 
     fn note_due(&mut self, run: RunId, now: Time) {
@@ -282,7 +335,8 @@ impl<S: Store, H: Hands> Engine<S, H> {
         let view = RunView { run: key.run, state: &live.state, plan: &live.plan };
         observer.output(&view, key.step, key.number, &bytes);
         if live.print(key.step, key.number, &bytes, now) {
-            spill(&mut self.store, live, key.run, key.step, now)?;
+            let spilled = spill(&mut self.store, live, key.run, key.step, now);
+            self.unless_full(spilled, observer)?;
         }
         Ok(())
     }
@@ -290,6 +344,8 @@ impl<S: Store, H: Hands> Engine<S, H> {
     fn take_end(&mut self, key: Attempt, ended: Ended, observer: &mut dyn Observer) -> Result<(), EngineError> {
         let now = self.clock.now();
         let Some(live) = self.runs.get_mut(&key.run) else { return Ok(()) };
+        let accept = live.plan.graph.policy(key.step).accept;
+        let succeeded = matches!(ended.cause, ExitCause::Exit { code } if accept.contains(code));
         let mut end = AttemptEnd {
             cause: ended.cause,
             duration: ended.duration,
@@ -302,17 +358,20 @@ impl<S: Store, H: Hands> Engine<S, H> {
             let Some(intake) = &mut self.artifacts else { break };
             match intake.put(&ended.folder, &found.path) {
                 Ok(artifact) => end.artifacts.push(artifact),
-                Err(error) => {
+                // Where the attempt failed anyway, that is what matters.
+                Err(error) if succeeded => {
                     let error = format!("cannot keep artefact `{}`: {}", found.path, with_sources(&error));
                     end.cause = ExitCause::BadResult { error };
                 }
+                Err(_) => {}
             }
         }
         if !end.leftovers.is_empty() {
             let step = live.plan.graph.id(key.step).to_owned();
             observer.notice(Some(key.run), &Notice::Leftovers { step, processes: end.leftovers.clone() });
         }
-        live.inputs.push(Input::AttemptEnded { step: key.step, attempt: key.number, end: Box::new(end) });
+        let (step, attempt, by_itself) = (key.step, key.number, ended.by_itself);
+        live.inputs.push(Input::AttemptEnded { step, attempt, end: Box::new(end), by_itself });
         self.dirty.insert(key.run);
         Ok(())
     }
@@ -377,6 +436,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             }
         }
         let mut runs = Vec::new();
+        let mut is_full = false;
         for (run, live) in &mut self.runs {
             if live.batch.is_empty() && live.answered.is_empty() && !releases.contains_key(run) {
                 continue;
@@ -384,10 +444,20 @@ impl<S: Store, H: Hands> Engine<S, H> {
             if live.output_dirty
                 && let Some(writer) = &mut live.output
             {
-                writer.sync()?;
-                live.output_dirty = false;
+                match writer.sync() {
+                    Ok(()) => live.output_dirty = false,
+                    // Its events refer to what is not on disk: they wait with it.
+                    Err(StoreError::DiskFull { .. }) => {
+                        is_full = true;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             runs.push(*run);
+        }
+        if is_full {
+            self.note_full(observer);
         }
         if runs.is_empty() {
             return Ok(());
@@ -412,11 +482,6 @@ impl<S: Store, H: Hands> Engine<S, H> {
             Err(error) => return self.not_written(error, observer),
         };
         drop(groups);
-        if self.disk_is_full {
-            self.disk_is_full = false;
-            observer.notice(None, &Notice::DiskFree);
-        }
-        let mut lost = None;
         for (run, outcome) in runs.iter().zip(outcomes) {
             match outcome {
                 Outcome::Committed { .. } => {
@@ -427,7 +492,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
                 }
                 Outcome::Conflict { .. } => {
                     self.drop_run(*run);
-                    lost = Some(*run);
+                    self.taken_over.push(*run);
                 }
             }
         }
@@ -435,10 +500,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             self.follow_locks()?;
             self.wake_waiting()?;
         }
-        match lost {
-            Some(run) => Err(EngineError::TakenOver { run }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn not_written(&mut self, error: StoreError, observer: &mut dyn Observer) -> Result<(), EngineError> {
@@ -446,10 +508,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             return Err(error.into());
         }
         // What is decided stays decided and unacted on; it is written as soon as there is room.
-        if !self.disk_is_full {
-            self.disk_is_full = true;
-            observer.notice(None, &Notice::DiskFull);
-        }
+        self.note_full(observer);
         self.dirty.extend(self.runs.keys());
         Ok(())
     }
@@ -571,7 +630,13 @@ impl<S: Store, H: Hands> Engine<S, H> {
             while let Some(live) = self.runs.get(&run)
                 && let Some(step) = live.state.next_lock_move(now, &live.expressions(), &self.locks)
             {
-                if !self.make_lock_move(run, step, now, observer)? {
+                let is_failure = matches!(step, LockMove::Fail(_));
+                let made = self.make_lock_move(run, step, now, observer)?;
+                if is_failure || self.disk_is_full {
+                    // What follows from a failure comes before any further start.
+                    break;
+                }
+                if !made {
                     tries += 1;
                     if tries >= GRANT_TRIES {
                         self.dirty.insert(run);
@@ -634,7 +699,8 @@ impl<S: Store, H: Hands> Engine<S, H> {
             Some(Outcome::Conflict { reason: Conflict::Ended, .. }) | None => Ok(false),
             Some(Outcome::Conflict { log: Log::Run(run), .. }) => {
                 self.drop_run(run);
-                Err(EngineError::TakenOver { run })
+                self.taken_over.push(run);
+                Ok(true)
             }
         }
     }
@@ -675,9 +741,10 @@ impl<S: Store, H: Hands> Engine<S, H> {
         }
         let alive = self.store.owners()?.iter().any(|row| row.epoch == owner && row.alive);
         let prefix = format!("{}/{run}/", self.store_name);
-        if alive || self.hands.has_survivors(&prefix) {
-            if self.watched.insert(owner) {
-                self.hands.watch_death(owner, prefix);
+        let stays = load::left_on_purpose(&self.store, run, prefix.clone());
+        if alive || self.hands.has_survivors(&prefix, &stays) {
+            if self.watched.insert((owner, run)) {
+                self.hands.watch_death(owner, prefix, stays);
             }
             return Ok(());
         }
@@ -791,7 +858,8 @@ impl<S: Store, H: Hands> Engine<S, H> {
             live.take_inputs(now, &mut self.kinds);
         }
         self.commit(now, observer)?;
-        self.store.export_flush()?;
+        let exported = self.store.export_flush();
+        self.unless_full(exported.map_err(EngineError::from), observer)?;
         Ok(())
     }
 }
@@ -831,7 +899,7 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 fn not_started(live: &mut Live, step: StepIndex, attempt: u32, error: String) {
     let end = Box::new(AttemptEnd::bare(ExitCause::NotStarted { error }));
-    live.inputs.push(Input::AttemptEnded { step, attempt, end });
+    live.inputs.push(Input::AttemptEnded { step, attempt, end, by_itself: false });
 }
 
 /// Moves what an attempt printed into the run's segment.
@@ -845,9 +913,10 @@ fn spill(store: &mut impl Store, live: &mut Live, run: RunId, step: StepIndex, n
         live.output = Some(store.output_writer(run)?);
     }
     if let Some(writer) = &mut live.output {
-        writer.append(step, printed.attempt, now, &printed.held)?;
-        printed.held.clear();
+        // The writer has the bytes also where it has no room to write them now.
+        let held = std::mem::take(&mut printed.held);
         printed.spilled = true;
+        writer.append(step, printed.attempt, now, &held)?;
     }
     Ok(())
 }

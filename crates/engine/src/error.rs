@@ -85,7 +85,7 @@ impl EngineError {
             EngineError::Illegal(_) => None,
             EngineError::TakenOver { run } => Some(format!("watch it with `baton status {run}`")),
             EngineError::PinnedPlan { run, .. } => {
-                Some(format!("finish it with the version that started it, or end it with `baton cancel {run}`"))
+                Some(format!("finish run {run} with the version of baton that started it"))
             }
             EngineError::UnknownStep { run, .. } => Some(format!("`baton status {run}` lists the steps")),
             EngineError::NothingToRetry { run } => {

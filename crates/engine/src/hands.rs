@@ -12,6 +12,9 @@ use baton_store::DataDir;
 
 use crate::EngineError;
 
+/// Whether processes of the attempt with this name were left on purpose.
+pub type Stays = Box<dyn Fn(&str) -> bool + Send>;
+
 /// What can start attempts, end them, and tell what becomes of them.
 pub trait Hands {
     /// Starts an attempt. Its start is on disk already.
@@ -26,11 +29,12 @@ pub trait Hands {
     /// This program, for actions that run inside it.
     fn self_exe(&self) -> &Path;
 
-    /// Whether processes of attempts with this prefix live although their driver is dead.
-    fn has_survivors(&self, prefix: &str) -> bool;
+    /// Whether processes of attempts with this prefix live although their driver is dead, but for those that stay.
+    fn has_survivors(&self, prefix: &str, stays: &Stays) -> bool;
 
-    /// Has [`Hands::wait`] tell of something readable once `owner` and all processes with this prefix are gone.
-    fn watch_death(&mut self, owner: Epoch, prefix: String);
+    /// Has [`Hands::wait`] tell of something readable once `owner` and all processes with this prefix are gone, but
+    /// for those that stay.
+    fn watch_death(&mut self, owner: Epoch, prefix: String, stays: Stays);
 }
 
 /// Attempts as real process trees.
@@ -67,22 +71,22 @@ impl Hands for Processes {
         &self.self_exe
     }
 
-    fn has_survivors(&self, prefix: &str) -> bool {
+    fn has_survivors(&self, prefix: &str, stays: &Stays) -> bool {
         // What cannot be looked at may live: nothing is taken from it.
-        baton_actions::survivors(prefix).map_or(true, |found| !found.is_empty())
+        baton_actions::survivors(prefix).map_or(true, |found| found.iter().any(|one| !stays(&one.attempt)))
     }
 
-    fn watch_death(&mut self, owner: Epoch, prefix: String) {
+    fn watch_death(&mut self, owner: Epoch, prefix: String, stays: Stays) {
         let Some(wake) = self.wake.clone() else { return };
         let directory = self.directory.clone();
         // It sleeps in the kernel until the owner's lock file is free.
         std::thread::spawn(move || {
-            let dead = baton_store::wait_for_death(&directory, owner);
-            let gone = baton_actions::wait_for_survivors(&prefix);
-            if dead.is_ok() && gone.is_ok() {
-                // A FIFO that is full of wakes wakes as well.
-                let _ = (&*wake).write(&[1]);
+            // Where one of them cannot be waited for, the loop looks for itself, once.
+            if baton_store::wait_for_death(&directory, owner).is_ok() {
+                let _ = baton_actions::wait_for_survivors(&prefix, &*stays);
             }
+            // A FIFO that is full of wakes wakes as well.
+            let _ = (&*wake).write(&[1]);
         });
     }
 }

@@ -83,6 +83,18 @@ impl Live {
         }
     }
 
+    /// Decides what follows without starting anything, and folds it in.
+    pub(crate) fn settle(&mut self, now: Time, kinds: &mut Vec<EventKind>) {
+        self.take_inputs(now, kinds);
+        loop {
+            kinds.clear();
+            if !self.state.next_without_starts(now, kinds) {
+                return;
+            }
+            fold(&mut self.state, &mut self.batch, kinds, now);
+        }
+    }
+
     /// Decides what follows from the inputs alone.
     pub(crate) fn take_inputs(&mut self, now: Time, kinds: &mut Vec<EventKind>) {
         for input in self.inputs.drain(..) {

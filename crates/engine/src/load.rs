@@ -11,6 +11,7 @@ use baton_store::{Filter, OwnerRow, RunRow, Store};
 use serde_json::{Map, Value};
 
 use crate::EngineError;
+use crate::hands::Stays;
 
 /// A chain of retries is followed this far back for the outputs of kept steps.
 const RETRY_CHAIN_LIMIT: u32 = 256;
@@ -224,6 +225,29 @@ fn ranges(steps: impl Iterator<Item = StepIndex>) -> Vec<(u32, u32)> {
         }
     }
     ranges
+}
+
+/// Tells which processes of a run were left on purpose: those of `detach` steps that are over. `prefix` is how the
+/// names of the run's attempts begin.
+pub(crate) fn stays(state: &RunState, plan: &Compiled, prefix: String) -> Stays {
+    let steps = state.graph().steps().filter(|step| plan.detach(*step));
+    let detached: BTreeMap<String, u32> = steps
+        .map(|step| {
+            (state.graph().id(step).to_owned(), state.running_attempt(step).map_or(0, |running| running.attempt))
+        })
+        .collect();
+    Box::new(move |attempt| {
+        let named = attempt.strip_prefix(&prefix).and_then(|name| name.rsplit_once('/'));
+        named.is_some_and(|(step, number)| detached.get(step).is_some_and(|in_flight| number.parse() != Ok(*in_flight)))
+    })
+}
+
+/// [`stays`] for a run that is driven elsewhere; where it cannot be read, nothing stays.
+pub(crate) fn left_on_purpose(store: &dyn Store, run: RunId, prefix: String) -> Stays {
+    match load(store, run) {
+        Ok(loaded) => stays(&loaded.state, &loaded.plan, prefix),
+        Err(_) => Box::new(|_| false),
+    }
 }
 
 /// How a request to cancel a run goes on.

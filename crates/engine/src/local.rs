@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use baton_actions::{Host, HostOptions};
 use baton_core::operation::{self, Operation};
-use baton_core::{Input, RunId, RunState};
-use baton_lang::Compiled;
+use baton_core::{Input, RunId};
 use baton_store::{ArtifactIntake, OwnerInfo, SqliteStore, Store};
 
 use crate::evaluate::Facts;
@@ -55,6 +54,8 @@ impl LocalEngine {
         let row = self.store.run(run)?;
         let owner = load::live_owner(&self.store, &row)?;
         operation::check(Operation::Resume, run, load::situation(&row, owner.as_ref()))?;
+        // What cannot be read is not taken over: nobody else could do anything about it then.
+        load::load(&self.store, run)?;
         let epoch = self.store.acquire(run, self.owner)?;
         let Loaded { plan, created, state, seq, .. } = load::load(&self.store, run)?;
         let lost = state.running().count();
@@ -62,8 +63,8 @@ impl LocalEngine {
         let graces = state.running().map(|(step, _)| state.graph().policy(step).stop_grace.0);
         let grace = Duration::from_millis(graces.max().unwrap_or(0));
         let prefix = format!("{}/{run}/", self.store.id());
-        let stays = |attempt: &str| left_on_purpose(&state, &plan, attempt.strip_prefix(&prefix).unwrap_or(attempt));
-        let ended = baton_actions::end_survivors(&prefix, grace, &stays)?;
+        let stays = load::stays(&state, &plan, prefix.clone());
+        let ended = baton_actions::end_survivors(&prefix, grace, &*stays)?;
         let mut live = Live::new(state, Arc::new(plan), Facts::new(&created), epoch, seq);
         live.inputs.push(Input::Resume { epoch });
         self.take(run, live);
@@ -71,12 +72,4 @@ impl LocalEngine {
         let survivors = ended.into_iter().map(|one| format!("{} {}", one.pid, one.name)).collect();
         Ok(Resumed { survivors, lost })
     }
-}
-
-/// Whether a process of this attempt (`<step>/<number>`) may live on: its step is over and leaves processes behind.
-fn left_on_purpose(state: &RunState, plan: &Compiled, attempt: &str) -> bool {
-    let Some((step, number)) = attempt.rsplit_once('/') else { return false };
-    let Some(step) = state.graph().find(step) else { return false };
-    let in_flight = state.running_attempt(step).is_some_and(|running| running.attempt.to_string() == number);
-    plan.detach(step) && !in_flight
 }

@@ -166,7 +166,7 @@ pub fn measure(steps: usize) -> Figures {
         if let Some((step, attempt)) = in_flight.pop_front() {
             now.0 += 1;
             let end = Box::new(AttemptEnd::bare(ExitCause::Exit { code: 0 }));
-            decide(&state, Input::AttemptEnded { step, attempt, end }, now, &mut events)
+            decide(&state, Input::AttemptEnded { step, attempt, end, by_itself: false }, now, &mut events)
                 .expect("the attempt is in flight");
             for kind in events.drain(..) {
                 let event = Event { at: now, kind };

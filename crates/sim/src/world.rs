@@ -376,7 +376,12 @@ impl<'a> World<'a> {
                 if it.epoch != epoch || it.processes.get(&step).is_none_or(|process| process.attempt != attempt) {
                     // The process is gone, or its end came in already; a late answer of it may still arrive.
                     let mut events = Vec::new();
-                    let answer = decide(&it.state, Input::AttemptEnded { step, attempt, end }, self.now, &mut events);
+                    let answer = decide(
+                        &it.state,
+                        Input::AttemptEnded { step, attempt, end, by_itself: false },
+                        self.now,
+                        &mut events,
+                    );
                     self.counts.fault(Fault::LateAnswer);
                     if answer.is_ok() || !events.is_empty() {
                         return Err(format!("a late answer of attempt {attempt} of {step:?} is taken"));
@@ -384,7 +389,7 @@ impl<'a> World<'a> {
                     return Ok(());
                 }
                 it.processes.remove(&step);
-                self.turn(run, Some(Input::AttemptEnded { step, attempt, end })).map(drop)
+                self.turn(run, Some(Input::AttemptEnded { step, attempt, end, by_itself: false })).map(drop)
             }
             Happening::Cancel { run, hurry } => {
                 if self.runs[run].watch.is_completed() {

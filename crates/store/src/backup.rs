@@ -247,7 +247,7 @@ fn copy_all(from: &Path, copy: &DataDir, files: &[ManifestFile]) -> Result<()> {
 
 /// Moves what is there into a folder of its own; answers with it, or with nothing where there was nothing.
 fn set_aside(to: &DataDir) -> Result<Option<PathBuf>> {
-    let parts: Vec<PathBuf> = entries(to.root())?
+    let mut parts: Vec<PathBuf> = entries(to.root())?
         .into_iter()
         .filter(|path| {
             let name = name(path);
@@ -256,15 +256,26 @@ fn set_aside(to: &DataDir) -> Result<Option<PathBuf>> {
         .collect();
     let aside = to.root().join(format!("replaced-{}", wall_clock().0));
     let had_store = to.exists();
+    if had_store {
+        // So that the database is whole without its WAL, should this be interrupted between the two. A damaged one is
+        // set aside as it is.
+        let _ = rusqlite::Connection::open(to.database())
+            .and_then(|old| old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+    }
     make_folder(&aside)?;
-    // The database goes first: without it nobody takes the rest for a store.
+    // The database goes last: an interrupted restore leaves something that is still taken for a store, so that the next
+    // one sets the rest aside as well, and what its WAL holds goes with it.
+    parts.sort_by_key(|path| (name(path) == DATABASE, name(path).starts_with(DATABASE)));
     for path in &parts {
         std::fs::rename(path, aside.join(name(path))).map_err(StoreError::io("rename", path))?;
         sync_folder(to.root())?;
     }
     if !had_store {
-        std::fs::remove_dir_all(&aside).map_err(StoreError::io("remove", &aside))?;
-        return Ok(None);
+        // Folders that hold nothing need not be kept; what holds something is.
+        let empty = parts.iter().all(|path| std::fs::remove_dir(aside.join(name(path))).is_ok());
+        if empty && std::fs::remove_dir(&aside).is_ok() {
+            return Ok(None);
+        }
     }
     Ok(Some(aside))
 }

@@ -280,7 +280,7 @@ impl World {
                 let outputs: Map<String, Value> =
                     outputs.map(|(key, value)| (key.to_owned(), Value::String(value.to_owned()))).collect();
                 let end = Box::new(AttemptEnd { outputs, ..AttemptEnd::bare(cause) });
-                self.input(Input::AttemptEnded { step, attempt, end });
+                self.input(Input::AttemptEnded { step, attempt, end, by_itself: false });
             }
             [] => unreachable!("empty lines are left out"),
         }

@@ -66,19 +66,24 @@ extern "C" fn become_program(order: *mut libc::c_void) -> libc::c_int {
     unsafe {
         let order = order.cast::<Order>();
         let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
-        action.sa_sigaction = libc::SIG_DFL;
-        let to_default = (*order).to_default;
-        let mut at = to_default.cast::<libc::c_int>();
-        let end = at.add(to_default.len());
-        while at != end {
-            libc::sigaction(*at, &action, std::ptr::null_mut());
-            at = at.add(1);
-        }
         // Where a lower limit is in force already, the child goes without.
         libc::setrlimit(libc::RLIMIT_RTTIME, &raw const (*order).mark);
         // A session of its own would also keep a child from waiting for a terminal, but it makes the kernel schedule
         // each child as a group of its own (autogroup): that halved the steps per second.
-        if libc::setpgid(0, 0) == 0
+        let in_group = libc::setpgid(0, 0) == 0;
+        // A signal to the parent's group before this point (a terminal's, or that of `timeout`) was not meant for the
+        // step. To ignore a signal discards one that is pending.
+        let to_default = (*order).to_default;
+        let mut at = to_default.cast::<libc::c_int>();
+        let end = at.add(to_default.len());
+        while at != end {
+            action.sa_sigaction = libc::SIG_IGN;
+            libc::sigaction(*at, &action, std::ptr::null_mut());
+            action.sa_sigaction = libc::SIG_DFL;
+            libc::sigaction(*at, &action, std::ptr::null_mut());
+            at = at.add(1);
+        }
+        if in_group
             && libc::chdir((*order).folder) == 0
             && libc::dup2((*order).input, 0) >= 0
             && libc::dup2((*order).output, 1) >= 0
