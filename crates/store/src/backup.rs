@@ -247,6 +247,13 @@ fn copy_all(from: &Path, copy: &DataDir, files: &[ManifestFile]) -> Result<()> {
 
 /// Moves what is there into a folder of its own; answers with it, or with nothing where there was nothing.
 fn set_aside(to: &DataDir) -> Result<Option<PathBuf>> {
+    let had_store = to.exists();
+    if had_store {
+        // So that the database is whole without its WAL, should this be interrupted between the two. A damaged one is
+        // set aside as it is.
+        let _ = rusqlite::Connection::open(to.database())
+            .and_then(|old| old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+    }
     let mut parts: Vec<PathBuf> = entries(to.root())?
         .into_iter()
         .filter(|path| {
@@ -255,13 +262,6 @@ fn set_aside(to: &DataDir) -> Result<Option<PathBuf>> {
         })
         .collect();
     let aside = to.root().join(format!("replaced-{}", wall_clock().0));
-    let had_store = to.exists();
-    if had_store {
-        // So that the database is whole without its WAL, should this be interrupted between the two. A damaged one is
-        // set aside as it is.
-        let _ = rusqlite::Connection::open(to.database())
-            .and_then(|old| old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-    }
     make_folder(&aside)?;
     // The database goes last: an interrupted restore leaves something that is still taken for a store, so that the next
     // one sets the rest aside as well, and what its WAL holds goes with it.
