@@ -166,6 +166,11 @@ impl SqliteStore {
     fn examine_files(&self, runs: &BTreeSet<u64>) -> Result<Files> {
         let directory = self.directory();
         let Files { mut damaged, mut orphans, mut bytes } = Files::default();
+        let last_run: u64 = self
+            .connection()
+            .query_row("SELECT value FROM meta WHERE name = 'last_run'", [], |row| row.get::<_, i64>(0))
+            .map_err(self.failed())?
+            .unsigned_abs();
         for folder in entries(&directory.runs())? {
             let number = name(&folder).parse::<u64>().ok();
             for file in entries(&folder)? {
@@ -176,8 +181,18 @@ impl SqliteStore {
                     _ => {}
                 }
             }
-            if number.is_none_or(|number| !runs.contains(&number)) {
-                orphans.push(folder);
+            match number {
+                Some(number) if number > last_run && directory.export(RunId(number)).exists() => {
+                    let problem = format!("the database has no run {number}: it has lost what was written last");
+                    damaged.push((folder, problem));
+                }
+                Some(number) if runs.contains(&number) => {
+                    let log = Log::Run(RunId(number));
+                    if let Some(problem) = self.what_the_export_knows(log, &directory.export(RunId(number)))? {
+                        damaged.push((folder, problem));
+                    }
+                }
+                _ => orphans.push(folder),
             }
         }
         let wanted = self.kept_artifacts()?;
@@ -206,6 +221,15 @@ impl SqliteStore {
             }
         }
         Ok(Files { damaged, orphans, bytes })
+    }
+
+    /// Whether a run's export has events that its log has lost: an export is written after its events are on disk.
+    fn what_the_export_knows(&self, log: Log, export: &Path) -> Result<Option<String>> {
+        let Some(exported) = crate::export::last_number(export)? else { return Ok(None) };
+        let last = self.events(log, exported.saturating_sub(1), 1)?;
+        let detail =
+            format!("`events.jsonl` goes on to event {exported}, and the database does not: it has lost events");
+        Ok(last.is_empty().then_some(detail))
     }
 
     /// The SHA-256 of every artefact that an event refers to.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use baton_core::{RunId, Time};
 
@@ -140,6 +141,27 @@ impl Exporter {
             _ => Ok(()),
         }
     }
+}
+
+/// No line of an export is longer, as far as looking for its beginning goes: a longer one tells nothing.
+const TAIL_BYTES: u64 = 256 << 10;
+
+/// The number in the last whole line of an export; nothing where there is none.
+pub(crate) fn last_number(path: &Path) -> Result<Option<u64>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("open", path)(error)),
+    };
+    let failed = |error| StoreError::io("read", path)(error);
+    let length = file.metadata().map_err(failed)?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).map_err(failed)?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).map_err(failed)?;
+    let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &tail[..end]);
+    let line = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let number = line.strip_prefix(b"{\"seq\":").and_then(|rest| rest.split(|byte| *byte == b',').next());
+    Ok(number.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok()))
 }
 
 /// Writes lines, and remembers the last time it wrote as text: many events have the same one.

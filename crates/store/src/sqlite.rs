@@ -690,6 +690,7 @@ impl Store for SqliteStore {
     fn create_run(&mut self, new: &NewRun<'_>, owner: Option<Epoch>) -> Result<Created> {
         let failed = self.failed();
         let mut lines = Vec::new();
+        let directory = self.directory.clone();
         let created = self.write(|transaction| {
             let created = new.created;
             if let Some(key) = &created.idempotency_key {
@@ -702,6 +703,12 @@ impl Store for SqliteStore {
                 }
             }
             let run = next(transaction, "last_run").map_err(&failed)?;
+            let export = directory.export(RunId(run));
+            if export.exists() {
+                // A cut WAL looks like an earlier moment; what was written beside it knows better.
+                let detail = format!("it has lost run {run}, whose `{}` is still there", export.display());
+                return Err(StoreError::Damaged { path: directory.database(), detail });
+            }
             let plan = insert_plan(transaction, new).map_err(&failed)?;
             let columns = stored::encode_created(created, &mut lines);
             let row =

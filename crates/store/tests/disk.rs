@@ -524,6 +524,30 @@ fn a_restore_moves_an_unused_store_aside_and_refuses_one_in_use() {
 }
 
 #[test]
+fn a_database_that_has_lost_what_was_written_last_is_known_by_the_exports() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let early = disk.path("early");
+    store.backup(&early).unwrap();
+    let (run, _) = whole_run(&mut store);
+    store.export_flush().unwrap();
+    drop(store);
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", disk.directory.database().display()));
+    }
+    std::fs::copy(early.join("baton.db"), disk.directory.database()).unwrap();
+    let examined = baton_store::doctor(&disk.directory).unwrap();
+    let [(path, problem)] = &examined.damaged_files[..] else { panic!("{examined:?}") };
+    assert_eq!(*path, disk.directory.run(run));
+    assert!(problem.contains("has lost what was written last"), "{problem}");
+    let mut store = disk.open();
+    let fixed = created();
+    let new = NewRun { created: &fixed, plan_text: support::PLAN, at: Time(1) };
+    let error = store.create_run(&new, None).unwrap_err();
+    assert!(error.to_string().contains("it has lost run 1"), "{error}");
+}
+
+#[test]
 fn cleaning_removes_old_runs_with_their_files_and_gives_the_disk_back() {
     let disk = Disk::new();
     let mut store = disk.open();
