@@ -63,8 +63,8 @@ pub fn survivors(prefix: &str) -> io::Result<Vec<Survivor>> {
     Ok(find(prefix)?.into_values().collect())
 }
 
-/// Ends all survivors but those whose attempt's name `spares` lets live: asks them, waits at most `grace`, then kills what is left and waits until it is gone. The answer
-/// is what was ended.
+/// Ends all survivors but those whose attempt's name `spares` lets live: asks them, waits at most `grace`, then kills
+/// what is left and waits until it is gone. The answer is what was ended.
 pub fn end_survivors(
     prefix: &str,
     grace: Duration,
@@ -127,7 +127,8 @@ pub fn end_survivors(
     }
 }
 
-/// Blocks until there are no survivors but those whose attempt's name `spares` lets live. For a helper thread: it sleeps until those that it found have ended.
+/// Blocks until there are no survivors but those whose attempt's name `spares` lets live. For a helper thread: it
+/// sleeps until those that it found have ended.
 pub fn wait_for_survivors(prefix: &str, spares: &dyn Fn(&str) -> bool) -> io::Result<()> {
     loop {
         let mut found = find(prefix)?;

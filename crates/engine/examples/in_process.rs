@@ -195,7 +195,9 @@ impl Hands for NoHands {
         false
     }
 
-    fn watch_death(&mut self, _: Epoch, _: String, _: baton_engine::Stays) {}
+    fn watch_death(&mut self, _: Epoch) {}
+
+    fn end_left(&mut self, _: baton_engine::Left) {}
 
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<HostEvent>) -> Result<(), EngineError> {
         events.extend(self.in_flight.drain(..).map(|key| {

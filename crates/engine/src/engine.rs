@@ -86,6 +86,8 @@ pub struct Engine<S, H> {
     next_tick: Time,
     told_waiting: BTreeSet<String>,
     watched: BTreeSet<(Epoch, RunId)>,
+    /// Runs whose left-over processes are being ended.
+    ending: BTreeSet<(Epoch, RunId)>,
     results: BTreeMap<RunId, baton_core::RunStatus>,
     taken_over: Vec<RunId>,
 }
@@ -115,6 +117,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             next_tick: Time(0),
             told_waiting: BTreeSet::new(),
             watched: BTreeSet::new(),
+            ending: BTreeSet::new(),
             results: BTreeMap::new(),
             taken_over: Vec::new(),
         };
@@ -741,10 +744,16 @@ impl<S: Store, H: Hands> Engine<S, H> {
         }
         let alive = self.store.owners()?.iter().any(|row| row.epoch == owner && row.alive);
         let prefix = format!("{}/{run}/", self.store_name);
-        let stays = load::left_on_purpose(&self.store, run, prefix.clone());
-        if alive || self.hands.has_survivors(&prefix, &stays) {
+        if alive {
             if self.watched.insert((owner, run)) {
-                self.hands.watch_death(owner, prefix, stays);
+                self.hands.watch_death(owner);
+            }
+            return Ok(());
+        }
+        let left = load::left_behind(&self.store, run, prefix);
+        if self.hands.has_survivors(&left.prefix, &left.stays) {
+            if self.ending.insert((owner, run)) {
+                self.hands.end_left(left);
             }
             return Ok(());
         }

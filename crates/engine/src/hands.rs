@@ -1,5 +1,6 @@
 //! The part of the world that attempts touch, as the loop sees it: processes here, a simulation or nothing elsewhere.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,18 @@ use crate::EngineError;
 
 /// Whether processes of the attempt with this name were left on purpose.
 pub type Stays = Box<dyn Fn(&str) -> bool + Send>;
+
+/// What the dead owner of a run may have left running.
+pub struct Left {
+    /// How the names of the run's attempts begin.
+    pub prefix: String,
+    /// The names of the attempts that were in flight.
+    pub in_flight: BTreeSet<String>,
+    /// How long they get to end after they are told to.
+    pub grace: Duration,
+    /// Which others stay.
+    pub stays: Stays,
+}
 
 /// What can start attempts, end them, and tell what becomes of them.
 pub trait Hands {
@@ -32,9 +45,11 @@ pub trait Hands {
     /// Whether processes of attempts with this prefix live although their driver is dead, but for those that stay.
     fn has_survivors(&self, prefix: &str, stays: &Stays) -> bool;
 
-    /// Has [`Hands::wait`] tell of something readable once `owner` and all processes with this prefix are gone, but
-    /// for those that stay.
-    fn watch_death(&mut self, owner: Epoch, prefix: String, stays: Stays);
+    /// Has [`Hands::wait`] tell of something readable once `owner` is dead.
+    fn watch_death(&mut self, owner: Epoch);
+
+    /// Has what a dead owner left running ended, and [`Hands::wait`] tell of something readable once it is gone.
+    fn end_left(&mut self, left: Left);
 }
 
 /// Attempts as real process trees.
@@ -76,15 +91,31 @@ impl Hands for Processes {
         baton_actions::survivors(prefix).map_or(true, |found| found.iter().any(|one| !stays(&one.attempt)))
     }
 
-    fn watch_death(&mut self, owner: Epoch, prefix: String, stays: Stays) {
-        let Some(wake) = self.wake.clone() else { return };
+    fn watch_death(&mut self, owner: Epoch) {
         let directory = self.directory.clone();
-        // It sleeps in the kernel until the owner's lock file is free.
-        std::thread::spawn(move || {
-            // Where one of them cannot be waited for, the loop looks for itself, once.
-            if baton_store::wait_for_death(&directory, owner).is_ok() {
-                let _ = baton_actions::wait_for_survivors(&prefix, &*stays);
+        // It sleeps in the kernel until the owner's lock file is free. Where that cannot be waited for, the loop looks
+        // for itself, once.
+        self.in_background(move || drop(baton_store::wait_for_death(&directory, owner)));
+    }
+
+    fn end_left(&mut self, left: Left) {
+        self.in_background(move || {
+            // Only the attempts that were in flight when the owner died: whoever resumes the run meanwhile starts others.
+            let spared = |attempt: &str| !left.in_flight.contains(attempt);
+            let ended = baton_actions::end_survivors(&left.prefix, left.grace, &spared);
+            if ended.is_ok() {
+                drop(baton_actions::wait_for_survivors(&left.prefix, &*left.stays));
             }
+        });
+    }
+}
+
+impl Processes {
+    /// Does something that blocks in a thread of its own, then wakes the loop.
+    fn in_background(&self, work: impl FnOnce() + Send + 'static) {
+        let Some(wake) = self.wake.clone() else { return };
+        std::thread::spawn(move || {
+            work();
             // A FIFO that is full of wakes wakes as well.
             let _ = (&*wake).write(&[1]);
         });

@@ -14,7 +14,7 @@ mod observer;
 pub use clock::Clock;
 pub use engine::{Drive, Engine, Submitted};
 pub use error::EngineError;
-pub use hands::{Hands, Processes, Stays};
+pub use hands::{Hands, Left, Processes, Stays};
 pub use load::{
     CancelRoute, Inspection, Loaded, Submission, inspect, known_actions, latest_run, live_owner, load, prepare_retry,
     request_cancel, situation,

@@ -1,17 +1,19 @@
 //! From what is kept back to runs: for going on, for looking, for running again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_core::operation::{self, Operation, Situation};
+use baton_core::state::Running;
 use baton_core::{Event, Graph, RunCreated, RunId, RunState, StepIndex, StepStatus, Time};
 use baton_lang::{Compiled, Options, Source};
 use baton_store::{Filter, OwnerRow, RunRow, Store};
 use serde_json::{Map, Value};
 
 use crate::EngineError;
-use crate::hands::Stays;
+use crate::hands::{Left, Stays};
 
 /// A chain of retries is followed this far back for the outputs of kept steps.
 const RETRY_CHAIN_LIMIT: u32 = 256;
@@ -242,12 +244,25 @@ pub(crate) fn stays(state: &RunState, plan: &Compiled, prefix: String) -> Stays 
     })
 }
 
-/// [`stays`] for a run that is driven elsewhere; where it cannot be read, nothing stays.
-pub(crate) fn left_on_purpose(store: &dyn Store, run: RunId, prefix: String) -> Stays {
-    match load(store, run) {
-        Ok(loaded) => stays(&loaded.state, &loaded.plan, prefix),
-        Err(_) => Box::new(|_| false),
-    }
+/// What the dead owner of a run may have left running. Of a run that cannot be read nothing is known to be in flight,
+/// and nothing stays.
+pub(crate) fn left_behind(store: &dyn Store, run: RunId, prefix: String) -> Left {
+    let Ok(Loaded { state, plan, .. }) = load(store, run) else {
+        let grace = Duration::ZERO;
+        return Left { prefix, in_flight: BTreeSet::new(), grace, stays: Box::new(|_| false) };
+    };
+    let name =
+        |(step, running): (StepIndex, &Running)| format!("{prefix}{}/{}", state.graph().id(step), running.attempt);
+    let in_flight = state.running().map(name).collect();
+    let grace = survivor_grace(&state);
+    let stays = stays(&state, &plan, prefix.clone());
+    Left { prefix, in_flight, grace, stays }
+}
+
+/// How long survivors get: what their steps would get.
+pub(crate) fn survivor_grace(state: &RunState) -> Duration {
+    let graces = state.running().map(|(step, _)| state.graph().policy(step).stop_grace.0);
+    Duration::from_millis(graces.max().unwrap_or(0))
 }
 
 /// How a request to cancel a run goes on.

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use baton_actions::{Host, HostOptions};
 use baton_core::operation::{self, Operation};
@@ -59,9 +58,7 @@ impl LocalEngine {
         let epoch = self.store.acquire(run, self.owner)?;
         let Loaded { plan, created, state, seq, .. } = load::load(&self.store, run)?;
         let lost = state.running().count();
-        // Survivors get what their steps would get; one that no step in flight explains gets nothing.
-        let graces = state.running().map(|(step, _)| state.graph().policy(step).stop_grace.0);
-        let grace = Duration::from_millis(graces.max().unwrap_or(0));
+        let grace = load::survivor_grace(&state);
         let prefix = format!("{}/{run}/", self.store.id());
         let stays = load::stays(&state, &plan, prefix.clone());
         let ended = baton_actions::end_survivors(&prefix, grace, &*stays)?;
