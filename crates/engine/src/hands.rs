@@ -100,7 +100,7 @@ impl Hands for Processes {
 
     fn end_left(&mut self, left: Left) {
         self.in_background(move || {
-            // Only the attempts that were in flight when the owner died: whoever resumes the run meanwhile starts others.
+            // Only what was in flight when the owner died: whoever resumes the run meanwhile starts other attempts.
             let spared = |attempt: &str| !left.in_flight.contains(attempt);
             let ended = baton_actions::end_survivors(&left.prefix, left.grace, &spared);
             if ended.is_ok() {
