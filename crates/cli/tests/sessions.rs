@@ -78,7 +78,7 @@ steps:
     let why = place.baton("why publish");
     insta::assert_snapshot!(why.stdout, @"
     publish: canceled: step `build` failed and its policy is `abort`
-      build: failed
+      build: failed: exit code 1
     ");
 
     place.write("source", "int main;\n");

@@ -170,6 +170,8 @@ pub struct RunState {
     outputs: BTreeMap<StepIndex, Arc<Map<String, Value>>>,
     invocations: BTreeMap<StepIndex, Arc<Invocation>>,
     pub(crate) failed: BTreeSet<StepIndex>,
+    /// Why each of them failed, in words.
+    pub(crate) causes: BTreeMap<StepIndex, String>,
     skipped: BTreeMap<StepIndex, SkipReason>,
     fallbacks_due: BTreeSet<StepIndex>,
     pub(crate) cancel_from: u32,
@@ -213,6 +215,7 @@ impl RunState {
             outputs: kept_outputs,
             invocations: BTreeMap::new(),
             failed: BTreeSet::new(),
+            causes: BTreeMap::new(),
             skipped: BTreeMap::new(),
             fallbacks_due: BTreeSet::new(),
             cancel_from: 0,
@@ -286,8 +289,14 @@ impl RunState {
                 self.finish(*step, StepStatus::Succeeded);
                 self.settle(*step, Verdict::Go);
             }
-            EventKind::StepFailed { step, last, .. } | EventKind::StepTimeout { step, last, .. } => {
+            EventKind::StepFailed { step, last, end, .. } | EventKind::StepTimeout { step, last, end, .. } => {
                 self.end_attempt(*step);
+                if *last {
+                    let is_timeout = matches!(event.kind, EventKind::StepTimeout { .. });
+                    let why =
+                        if is_timeout { "it took longer than its timeout".to_owned() } else { end.cause.to_string() };
+                    self.causes.insert(*step, why);
+                }
                 let tries = self.tries.entry(*step).or_default();
                 tries.failed += 1;
                 tries.lost_in_a_row = 0;
@@ -296,6 +305,9 @@ impl RunState {
             EventKind::StepLost { step, last, .. } => {
                 self.end_attempt(*step);
                 self.tries.entry(*step).or_default().lost_in_a_row += 1;
+                if *last {
+                    self.causes.insert(*step, "the process that drove the run died each time it ran".to_owned());
+                }
                 self.after_failure(*step, *last, at);
             }
             EventKind::StepCanceled { step, .. } => {

@@ -148,7 +148,7 @@ impl RunState {
                 None => Blocker::Nothing,
             },
             status @ (StepStatus::Succeeded | StepStatus::Failed) => {
-                Blocker::Settled { status, reason: None, because_of: None }
+                Blocker::Settled { status, reason: self.causes.get(&step).cloned(), because_of: None }
             }
             status @ StepStatus::Kept => Blocker::Settled {
                 status,

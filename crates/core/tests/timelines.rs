@@ -238,7 +238,7 @@ fn skip_dependents_skips_them_and_theirs_only() {
     1s    fetch#1 failed for good: exit code 1
     1s    parse skipped because of fetch
     1s    store skipped because of parse
-    1s    why store? skipped because of parse → skipped because of fetch → failed
+    1s    why store? skipped because of parse → skipped because of fetch → failed: exit code 1
     2s    other#1 succeeded
     2s    last#1 starts
     3s    last#1 succeeded

@@ -154,6 +154,7 @@ impl Reader<'_> {
                     Some((step, attempt, AttemptEnd { output: Output::Segment { .. }, .. })) => {
                         self.printer.finish(step, attempt, self.graph, face);
                     }
+                    None => {}
                     _ => self.tell(end, face)?,
                 }
             }
@@ -181,10 +182,11 @@ impl Reader<'_> {
         let Some(last) = page.last() else { return Ok(None) };
         self.after = last.seq;
         let mut ends = Vec::new();
-        // Only ends have a cause.
-        for stored in page.iter().filter(|stored| stored.payload.contains_key("cause")) {
+        // Only ends have a cause; the end of a lost attempt was not seen.
+        let is_end = |stored: &&StoredEvent| stored.payload.contains_key("cause") || stored.kind == "step_lost";
+        for stored in page.iter().filter(is_end) {
             let event = typed(stored, self.graph)?;
-            if ended(&event.kind).is_some_and(|(step, attempt, _)| wanted(step, attempt)) {
+            if event.kind.step().is_some_and(|(step, attempt)| wanted(step, attempt)) {
                 ends.push(event);
             }
         }
@@ -193,6 +195,9 @@ impl Reader<'_> {
 
     /// Tells all that an attempt printed, wherever it stands.
     fn tell(&mut self, event: &Event, face: &mut Face) -> Result<(), Failure> {
+        if let EventKind::StepLost { step, attempt, .. } = event.kind {
+            return self.tell_lost(step, attempt, face);
+        }
         let Some((step, attempt, end)) = ended(&event.kind) else { return Ok(()) };
         let (printer, graph) = (&mut self.printer, self.graph);
         if let Some(lines) = printer.tail {
@@ -216,6 +221,21 @@ impl Reader<'_> {
         if matches!(end.output, Output::Segment { .. }) {
             self.told.insert((step, attempt));
         }
+        Ok(())
+    }
+
+    /// Tells what is known of the output of an attempt that was lost: nothing but the segment knows of it.
+    fn tell_lost(&mut self, step: StepIndex, attempt: u32, face: &mut Face) -> Result<(), Failure> {
+        let path = self.store.directory().output(self.run);
+        let Some(mut segment) = SegmentReader::open(&path, 0).map_err(of_store)? else { return Ok(()) };
+        let of_it = |of: StepIndex, number: u32| (of, number) == (step, attempt);
+        while let Some(chunk) = segment.next(of_it).map_err(of_store)? {
+            if chunk.step == Some(step) {
+                self.printer.piece(step, attempt, self.graph, &chunk.piece, face);
+            }
+        }
+        self.printer.finish(step, attempt, self.graph, face);
+        self.told.insert((step, attempt));
         Ok(())
     }
 
