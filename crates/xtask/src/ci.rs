@@ -40,7 +40,7 @@ const STAGES: &[Stage] = &[
         let mut doc = run::cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
         run::show(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     }),
-    long("simulation", "random plans with faults, every prefix of every log recovered", |_| {
+    long("simulation", "random plans with faults, prefixes of their logs recovered", |_| {
         let mut simulation = run::cargo(&["run", "--release", "--locked", "--package", "baton-sim", "--"]);
         run::show(simulation.args(["--seeds", SIMULATED_SEEDS]))
     }),
