@@ -25,10 +25,6 @@ const HAPPENINGS_LIMIT: usize = 1_000_000;
 const PATIENCE: Millis = Millis(20_005);
 /// Nobody's run: it has locks for a while.
 const RIVAL: RunId = RunId(1_000_000);
-/// Plans with more steps have some prefixes of their logs recovered, not all.
-const ALL_PREFIXES_STEPS: usize = 7;
-/// How many prefixes of a longer log are recovered.
-const SAMPLED_PREFIXES: u64 = 5;
 
 /// Something that happens to the runs from outside.
 #[derive(Clone, Debug)]
@@ -95,7 +91,7 @@ pub struct World<'a> {
 /// What went wrong, in words.
 pub type Wrong = String;
 
-/// Plays the world of `seed` to its end, then every prefix of every log of it (or some of a long one).
+/// Plays the world of `seed` to its end, then every prefix of every log of it.
 pub fn play(seed: u64, counts: &mut Counts, trace: bool) -> Result<(), Wrong> {
     let mut random = Random::new(seed);
     let count = random.pick(&[1, 1, 2, 3]) as usize;
@@ -144,9 +140,6 @@ fn recover_prefixes(
     counts: &mut Counts,
     trace: bool,
 ) -> Result<(), Wrong> {
-    let mut random = Random::new(mix(seed, id.0));
-    let all = plan.graph.len() <= ALL_PREFIXES_STEPS && log.len() < 80;
-    let sampled: Vec<usize> = (0..SAMPLED_PREFIXES).map(|_| random.below(log.len() as u64 + 1) as usize).collect();
     let mut run = Run::new(id, plan.clone(), fates);
     // The locks of that world are gone; the account needs to know only that the run had them.
     let blind = Blind::of(plan, id);
@@ -155,9 +148,6 @@ fn recover_prefixes(
             let event = &log[length - 1];
             run.state.apply(event);
             run.watch.observe(event, &blind.0).map_err(|wrong| format!("on replay: {wrong}"))?;
-        }
-        if !(all || sampled.contains(&length)) {
-            continue;
         }
         counts.prefixes += 1;
         let mut world = World::new(Random::new(mix(seed, length as u64)), counts, trace);
