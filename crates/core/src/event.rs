@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{AttemptEnd, Epoch, Invocation, RunId, RunStatus, StepIndex, Time};
 
@@ -199,6 +199,9 @@ pub struct RunCreated {
     /// The plan's variables with the values they have in this run.
     #[serde(default)]
     pub vars: BTreeMap<String, String>,
+    /// The plan's inputs with the values they have in this run.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub inputs: Map<String, Value>,
     /// Labels of the run.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

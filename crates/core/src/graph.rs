@@ -128,12 +128,15 @@ pub struct StepShape {
     pub fallback: Option<StepIndex>,
     /// The locks it holds while an attempt runs.
     pub locks: LockRequest,
+    /// Whether it stands in the plan's `finally`: it runs when all other steps are settled, however they ended.
+    pub finally: bool,
 }
 
 const CONDITIONAL: u8 = 1;
 const HAS_LOCKS: u8 = 2;
 const HAS_FALLBACK: u8 = 4;
 const IS_FALLBACK: u8 = 8;
+const FINALLY: u8 = 16;
 
 /// Edges as one flat array and where each step's part begins.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -167,6 +170,9 @@ pub struct Graph {
     plan_locks: LockRequest,
     max_concurrency: u32,
     timeout: Option<Millis>,
+    sla: Option<Millis>,
+    has_outputs: bool,
+    has_finally: bool,
 }
 
 /// Builds a [`Graph`] step by step, in the plan's order.
@@ -185,8 +191,12 @@ pub struct GraphBuilder {
     pub plan_locks: LockRequest,
     /// How many attempts may run at once, from 1 up.
     pub max_concurrency: u32,
-    /// The longest that the whole run may take.
+    /// The longest that the steps may take together, up to `finally`.
     pub timeout: Option<Millis>,
+    /// How long after its submission the run is late.
+    pub sla: Option<Millis>,
+    /// Whether the plan has outputs, to be computed when its steps have succeeded.
+    pub has_outputs: bool,
 }
 
 impl GraphBuilder {
@@ -222,6 +232,9 @@ impl GraphBuilder {
             shape.locks.names.sort_unstable();
             shape.locks.names.dedup();
             self.locks.insert(step, shape.locks);
+        }
+        if shape.finally {
+            flags |= FINALLY;
         }
         if let Some(fallback) = shape.fallback {
             flags |= HAS_FALLBACK;
@@ -289,6 +302,7 @@ impl GraphBuilder {
         };
         by_name.sort_unstable_by(|a, b| name(*a).cmp(name(*b)));
         Graph {
+            has_finally: self.flags.iter().any(|flags| flags & FINALLY != 0),
             by_name,
             names: self.names,
             name_starts: self.name_starts,
@@ -304,6 +318,8 @@ impl GraphBuilder {
             plan_locks: self.plan_locks,
             max_concurrency: self.max_concurrency.max(1),
             timeout: self.timeout,
+            sla: self.sla,
+            has_outputs: self.has_outputs,
         }
     }
 }
@@ -394,8 +410,28 @@ impl Graph {
         self.max_concurrency = limit.max(1);
     }
 
-    /// The longest that the whole run may take.
+    /// The longest that the steps may take together, up to `finally`.
     pub fn timeout(&self) -> Option<Millis> {
         self.timeout
+    }
+
+    /// How long after its submission the run is late.
+    pub fn sla(&self) -> Option<Millis> {
+        self.sla
+    }
+
+    /// Whether the plan has outputs.
+    pub fn has_outputs(&self) -> bool {
+        self.has_outputs
+    }
+
+    /// Whether any step stands in `finally`.
+    pub fn has_finally(&self) -> bool {
+        self.has_finally
+    }
+
+    /// Whether the step stands in `finally`.
+    pub fn is_finally(&self, step: StepIndex) -> bool {
+        self.flags[step.at()] & FINALLY != 0
     }
 }

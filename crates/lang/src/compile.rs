@@ -545,6 +545,7 @@ fn graph(data: &Data, vars: &BTreeMap<String, String>, selected: &[bool], proble
                 conditional: step.condition.is_some(),
                 fallback: data.fallbacks.get(&(at as u32)).map(|step| StepIndex(*step)),
                 locks: request,
+                finally: false,
             },
         );
     }

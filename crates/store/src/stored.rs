@@ -548,6 +548,8 @@ struct RunCreatedV1<'a> {
     cwd: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     vars: Cow<'a, BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    inputs: Cow<'a, Map<String, Value>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: Cow<'a, BTreeMap<String, String>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -574,6 +576,7 @@ impl<'a> From<&'a RunCreated> for RunCreatedV1<'a> {
             plan_path: Cow::Borrowed(&created.plan_path),
             cwd: Cow::Borrowed(&created.cwd),
             vars: Cow::Borrowed(&created.vars),
+            inputs: Cow::Borrowed(&created.inputs),
             labels: Cow::Borrowed(&created.labels),
             idempotency_key: created.idempotency_key.as_deref().map(Cow::Borrowed),
             max_concurrency: created.max_concurrency,
@@ -594,6 +597,7 @@ impl From<RunCreatedV1<'_>> for RunCreated {
             plan_path: stored.plan_path.into_owned(),
             cwd: stored.cwd.into_owned(),
             vars: stored.vars.into_owned(),
+            inputs: stored.inputs.into_owned(),
             labels: stored.labels.into_owned(),
             idempotency_key: stored.idempotency_key.map(Cow::into_owned),
             max_concurrency: stored.max_concurrency,

@@ -39,6 +39,7 @@ fn events_of_sample() -> Vec<Event> {
         plan_path: "/plans/demo.yaml".into(),
         cwd: "/work".into(),
         vars: [("BRANCH".into(), "main".into())].into(),
+        inputs: serde_json::from_value(json!({"count": 3, "names": ["a"]})).unwrap_or_default(),
         labels: [("thread".into(), "42".into())].into(),
         idempotency_key: Some("nightly".into()),
         max_concurrency: Some(8),
