@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Map, Value};
+
 use crate::action::{AttemptEnd, ExitCause};
 use crate::event::{AttemptStop, EventKind, SkipReason, StopReason};
 use crate::graph::{Backoff, LockRequest};
@@ -70,6 +72,9 @@ pub trait Evaluate {
 
     /// What the step does, where that depends on expressions; `None`: the plan alone says it.
     fn invocation(&self, state: &RunState, step: StepIndex) -> Result<Option<Box<Invocation>>, String>;
+
+    /// The plan's outputs, when all steps have succeeded. The error names the output and the values that it met.
+    fn outputs(&self, state: &RunState) -> Result<Map<String, Value>, String>;
 }
 
 /// What an input causes at once. What follows from that is for [`RunState::next`].
@@ -219,6 +224,7 @@ impl RunState {
         let before = events.len();
         match &self.phase {
             Phase::Completed(_) => {}
+            _ if self.sla_due().is_some_and(|due| due <= now) => events.extend(self.pass_sla()),
             Phase::Created => {
                 if self.graph.plan_locks().names.is_empty() {
                     events.push(EventKind::RunStarted);
@@ -226,33 +232,47 @@ impl RunState {
             }
             Phase::Running => self.next_running(now, evaluate, locks, events),
             Phase::Stopping { .. } => {
-                self.next_without_starts(now, events);
+                self.next_without_starts(now, evaluate, events);
             }
         }
         events.len() > before
     }
 
     /// Like [`RunState::next`], for a world in which nothing new may start just now: no step is judged or started.
-    pub fn next_without_starts(&self, now: Time, events: &mut Vec<EventKind>) -> bool {
+    pub fn next_without_starts(&self, now: Time, evaluate: &dyn Evaluate, events: &mut Vec<EventKind>) -> bool {
         let before = events.len();
         match &self.phase {
-            Phase::Completed(_) | Phase::Created => {}
-            Phase::Running => events.extend(self.next_end(now)),
+            Phase::Completed(_) => {}
+            _ if self.sla_due().is_some_and(|due| due <= now) => events.extend(self.pass_sla()),
+            Phase::Created => {}
+            Phase::Running => events.extend(self.next_end(now, evaluate)),
             Phase::Stopping { until, hurry, .. } => {
                 let event = self.next_cancel().or_else(|| self.next_stop(now, *until, *hurry));
-                events.extend(event.or_else(|| self.next_settled(now)));
+                events.extend(event.or_else(|| self.next_settled(now, evaluate)));
             }
         }
         events.len() > before
     }
 
+    /// When the run is late, where that was not noted yet.
+    fn sla_due(&self) -> Option<Time> {
+        if self.sla_passed_at().is_some() {
+            return None;
+        }
+        self.graph.sla().map(|sla| self.created_at() + sla)
+    }
+
+    fn pass_sla(&self) -> Option<EventKind> {
+        self.sla_due().map(|due| EventKind::RunSlaPassed { due })
+    }
+
     /// What follows in a run that goes on, without starting anything.
-    fn next_end(&self, now: Time) -> Option<EventKind> {
+    fn next_end(&self, now: Time, evaluate: &dyn Evaluate) -> Option<EventKind> {
         if let Some((step, failed_at)) = self.abort {
             let until = failed_at + self.graph.policy(step).critical_grace;
             return Some(EventKind::RunStopping { reason: StopReason::Abort { step }, until, hurry: false });
         }
-        if let Some(event) = self.next_settled(now) {
+        if let Some(event) = self.next_settled(now, evaluate) {
             return Some(event);
         }
         // After the above: a run whose last result came in before anybody looked at the clock is complete.
@@ -261,7 +281,7 @@ impl RunState {
     }
 
     fn next_running(&self, now: Time, evaluate: &dyn Evaluate, locks: &LockTable, events: &mut Vec<EventKind>) {
-        if let Some(event) = self.next_end(now) {
+        if let Some(event) = self.next_end(now, evaluate) {
             events.push(event);
         } else if let Some(&step) = self.to_judge.first() {
             match evaluate.condition(self, step) {
@@ -275,15 +295,30 @@ impl RunState {
     }
 
     /// What follows without starting anything: skips, the end of the run, deadlines.
-    fn next_settled(&self, now: Time) -> Option<EventKind> {
+    fn next_settled(&self, now: Time, evaluate: &dyn Evaluate) -> Option<EventKind> {
         if let Some((&step, reason)) = self.to_skip.first_key_value() {
             return Some(EventKind::StepSkipped { step, reason: reason.clone() });
         }
-        if self.unfinished() == 0 {
-            return Some(EventKind::RunCompleted { status: self.conclude() });
+        if self.unfinished_now() == 0 {
+            return Some(self.next_part(now, evaluate));
         }
         let &(due, deadline) = self.deadlines.first()?;
         (due <= now).then(|| self.fall_due(deadline, now))
+    }
+
+    /// All steps of a part are settled: `finally` follows, or the end.
+    fn next_part(&self, now: Time, evaluate: &dyn Evaluate) -> EventKind {
+        let status = self.conclude();
+        if self.finally_is_to_come() {
+            return EventKind::RunFinally { status };
+        }
+        if status != RunStatus::Succeeded || !self.graph.has_outputs() {
+            return EventKind::RunCompleted { status, outputs: Map::new() };
+        }
+        match evaluate.outputs(self) {
+            Ok(outputs) => EventKind::RunCompleted { status, outputs },
+            Err(error) => EventKind::RunStopping { reason: StopReason::Outputs { error }, until: now, hurry: false },
+        }
     }
 
     /// The step that may start now, where a slot is free and no lock is needed.
@@ -323,10 +358,11 @@ impl RunState {
 
     /// The next step that will not start because the run stops.
     fn next_cancel(&self) -> Option<EventKind> {
-        if self.count(StepStatus::Waiting) + self.count(StepStatus::Retrying) == 0 {
+        if self.unfinished_now() as usize == self.running.len() {
             return None;
         }
         (self.cancel_from..self.graph.len() as u32).map(StepIndex).find_map(|step| match self.status(step) {
+            StepStatus::Waiting | StepStatus::Retrying if !self.is_on(step) => None,
             StepStatus::Waiting | StepStatus::Retrying => Some(EventKind::StepCanceled { step, attempt: 0, end: None }),
             StepStatus::Running
             | StepStatus::Succeeded
@@ -371,15 +407,21 @@ impl RunState {
         }
     }
 
+    /// When the steps have taken too long. Those in `finally` have only their own limits: they run also after this.
     fn run_timeout(&self) -> Option<Time> {
+        if self.outcome.is_some() {
+            return None;
+        }
         Some(self.started? + self.graph.timeout()?)
     }
 
+    /// How the run ends if nothing else comes. What `finally` does can spoil a success and make nothing good.
     fn conclude(&self) -> RunStatus {
-        match &self.phase {
-            Phase::Stopping { reason: StopReason::Cancel { .. }, .. } => RunStatus::Canceled,
-            Phase::Stopping { .. } => RunStatus::Failed,
-            Phase::Created | Phase::Running | Phase::Completed(_) => {
+        match (self.outcome, &self.phase) {
+            (Some(outcome @ (RunStatus::Failed | RunStatus::Canceled)), _) => outcome,
+            (_, Phase::Stopping { reason: StopReason::Cancel { .. }, .. }) => RunStatus::Canceled,
+            (_, Phase::Stopping { .. }) => RunStatus::Failed,
+            (None | Some(RunStatus::Succeeded), Phase::Created | Phase::Running | Phase::Completed(_)) => {
                 if self.failed.iter().any(|step| self.failure_counts(*step)) {
                     RunStatus::Failed
                 } else {
@@ -406,7 +448,8 @@ impl RunState {
         };
         // One that has passed is of a step whose way is free: it waits for a slot only.
         let lock = self.lock_deadlines(locks).filter(|due| *due > now).min();
-        [deadline, retry, run, lock].into_iter().flatten().min()
+        let sla = if self.result().is_some() { None } else { self.sla_due() };
+        [deadline, retry, run, lock, sla].into_iter().flatten().min()
     }
 
     fn lock_deadlines(&self, locks: &LockTable) -> impl Iterator<Item = Time> {

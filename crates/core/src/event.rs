@@ -37,10 +37,22 @@ pub enum EventKind {
         /// Whether what runs is ended at once and without asking.
         hurry: bool,
     },
+    /// Every other step is settled; those in `finally` may start.
+    RunFinally {
+        /// How the run would have ended without them.
+        status: RunStatus,
+    },
+    /// The run is not over as long after its submission as its plan's `sla` says.
+    RunSlaPassed {
+        /// When it should have been over.
+        due: Time,
+    },
     /// Every step is settled. Always the last event.
     RunCompleted {
         /// The run's result.
         status: RunStatus,
+        /// The values of the plan's outputs; none where the run did not succeed.
+        outputs: Map<String, Value>,
     },
     /// All dependencies are settled and the step's condition holds.
     StepCondition {
@@ -147,8 +159,13 @@ pub enum StopReason {
         /// Who: an OS user's name, or `signal SIGINT`.
         by: String,
     },
-    /// The run took longer than the plan's `timeout_sec`.
+    /// The steps took longer than the plan's `timeout_sec`.
     Timeout,
+    /// An output of the plan could not be computed, after all steps had run.
+    Outputs {
+        /// The output, the values met, and the error.
+        error: String,
+    },
     /// The plan's locks were not to be had within its `lock_wait_timeout_sec`.
     LockWait {
         /// The lock that was in the way.
@@ -236,6 +253,8 @@ impl EventKind {
             EventKind::RunStarted => "run_started",
             EventKind::RunResumed { .. } => "run_resumed",
             EventKind::RunStopping { .. } => "run_stopping",
+            EventKind::RunFinally { .. } => "run_finally",
+            EventKind::RunSlaPassed { .. } => "run_sla_passed",
             EventKind::RunCompleted { .. } => "run_completed",
             EventKind::StepCondition { .. } => "step_condition",
             EventKind::StepStarted { .. } => "step_started",
@@ -257,6 +276,8 @@ impl EventKind {
             | EventKind::RunStarted
             | EventKind::RunResumed { .. }
             | EventKind::RunStopping { .. }
+            | EventKind::RunFinally { .. }
+            | EventKind::RunSlaPassed { .. }
             | EventKind::RunCompleted { .. } => None,
             EventKind::StepCondition { step } | EventKind::StepSkipped { step, .. } => Some((*step, 0)),
             EventKind::StepStarted { step, attempt, .. }

@@ -139,6 +139,9 @@ enum Verdict {
     Skip,
 }
 
+/// The steps of a run come in two parts: `steps`, then `finally`.
+const PARTS: usize = 2;
+
 /// The state of a run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RunState {
@@ -146,7 +149,14 @@ pub struct RunState {
     pub(crate) run: RunId,
     pub(crate) phase: Phase,
     pub(crate) has_plan_locks: bool,
-    stop_reason: Option<StopReason>,
+    /// How the run would have ended without `finally`, once that has begun.
+    pub(crate) outcome: Option<RunStatus>,
+    /// Why the steps stopped before all of them had run, and why those in `finally` did.
+    stop_reasons: [Option<StopReason>; PARTS],
+    /// How many steps of each part are not settled for good.
+    open: [u32; PARTS],
+    sla_passed: Option<Time>,
+    result_outputs: Map<String, Value>,
     /// The step whose final failure is to stop the run, and when it failed.
     pub(crate) abort: Option<(StepIndex, Time)>,
     created: Time,
@@ -194,7 +204,11 @@ impl RunState {
             run,
             phase: Phase::Created,
             has_plan_locks: false,
-            stop_reason: None,
+            outcome: None,
+            stop_reasons: [None, None],
+            open: [0; PARTS],
+            sla_passed: None,
+            result_outputs: Map::new(),
             abort: None,
             created: at,
             started: None,
@@ -221,6 +235,9 @@ impl RunState {
             cancel_from: 0,
             graph: graph.clone(),
         };
+        for step in graph.steps() {
+            state.open[state.part_of(step)] += 1;
+        }
         let kept = || created.kept.iter().flat_map(|(first, last)| *first..=*last).map(StepIndex);
         let kept = || kept().filter(|step| step.at() < count);
         for step in kept() {
@@ -230,11 +247,21 @@ impl RunState {
             state.settle(step, Verdict::Go);
         }
         for step in graph.steps() {
-            if state.unsettled[step.at()] == 0 && state.status[step.at()] == StepStatus::Waiting {
+            if state.may_begin(step) {
                 state.enqueue(step);
             }
         }
         state
+    }
+
+    /// The place of a step's part in whatever is kept for each part.
+    fn part_of(&self, step: StepIndex) -> usize {
+        usize::from(self.graph.is_finally(step))
+    }
+
+    /// Whether the step waits and all its dependencies are settled.
+    fn may_begin(&self, step: StepIndex) -> bool {
+        self.unsettled[step.at()] == 0 && self.status[step.at()] == StepStatus::Waiting
     }
 
     /// Folds one event in. Events that the state does not allow are a bug of whoever decided them.
@@ -252,9 +279,12 @@ impl RunState {
             // Whoever found the dead owner's locks in the way may have freed them: they are to be taken again.
             EventKind::RunResumed { .. } => self.has_plan_locks = self.graph.plan_locks().names.is_empty(),
             EventKind::RunStopping { reason, until, hurry } => self.stop(reason, *until, *hurry),
-            EventKind::RunCompleted { status } => {
+            EventKind::RunFinally { status } => self.begin_finally(*status),
+            EventKind::RunSlaPassed { .. } => self.sla_passed = Some(at),
+            EventKind::RunCompleted { status, outputs } => {
                 self.phase = Phase::Completed(*status);
                 self.completed = Some(at);
+                self.result_outputs = outputs.clone();
             }
             EventKind::StepCondition { step } => {
                 self.to_judge.remove(step);
@@ -343,11 +373,32 @@ impl RunState {
 
     /// Why the run stops or stopped before all its steps had run.
     pub fn stop_reason(&self) -> Option<&StopReason> {
-        self.stop_reason.as_ref()
+        self.stop_reasons.iter().flatten().next()
+    }
+
+    /// Why the part of the run in which the step stands stops or stopped before all its steps had run.
+    pub fn stop_reason_for(&self, step: StepIndex) -> Option<&StopReason> {
+        // Where `finally` never began, its steps did not run for the reason for which the others did not.
+        let own = self.stop_reasons[self.part_of(step)].as_ref();
+        own.or_else(|| if self.outcome.is_none() { self.stop_reason() } else { None })
+    }
+
+    /// The steps that are left have failed, stopped or succeeded; what runs whatever happens may begin.
+    fn begin_finally(&mut self, outcome: RunStatus) {
+        self.outcome = Some(outcome);
+        self.phase = Phase::Running;
+        self.abort = None;
+        self.cancel_from = 0;
+        let graph = self.graph.clone();
+        for step in graph.steps().filter(|step| graph.is_finally(*step)) {
+            if self.may_begin(step) {
+                self.enqueue(step);
+            }
+        }
     }
 
     fn stop(&mut self, reason: &StopReason, until: Time, hurry: bool) {
-        self.stop_reason.get_or_insert_with(|| reason.clone());
+        self.stop_reasons[usize::from(self.outcome.is_some())].get_or_insert_with(|| reason.clone());
         self.phase = match &self.phase {
             Phase::Stopping { reason: first, until: before, hurry: hurried } => {
                 Phase::Stopping { reason: first.clone(), until: until.min(*before), hurry: hurry || *hurried }
@@ -408,7 +459,8 @@ impl RunState {
         match policy.on_failure {
             OnFailure::Continue => self.settle(step, Verdict::Go),
             OnFailure::SkipDependents => self.settle(step, Verdict::Skip),
-            OnFailure::Abort if !policy.critical => self.settle(step, Verdict::Skip),
+            // What else stands in `finally` is to run whatever happens.
+            OnFailure::Abort if !policy.critical || self.graph.is_finally(step) => self.settle(step, Verdict::Skip),
             OnFailure::Abort => {
                 self.abort.get_or_insert((step, at));
             }
@@ -482,6 +534,9 @@ impl RunState {
 
     /// All dependencies of the step are settled.
     fn enqueue(&mut self, step: StepIndex) {
+        if self.graph.is_finally(step) && self.outcome.is_none() {
+            return;
+        }
         if self.graph.original(step).is_some() && !self.fallbacks_due.contains(&step) {
             return;
         }
@@ -521,9 +576,13 @@ impl RunState {
     }
 
     fn set(&mut self, step: StepIndex, status: StepStatus) {
+        let part = self.part_of(step);
         let slot = &mut self.status[step.at()];
         self.counts[*slot as usize] -= 1;
         self.counts[status as usize] += 1;
+        if status.is_final() && !slot.is_final() {
+            self.open[part] -= 1;
+        }
         *slot = status;
     }
 
@@ -582,7 +641,37 @@ impl RunState {
 
     /// How many steps are not settled for good.
     pub fn unfinished(&self) -> u32 {
-        self.count(StepStatus::Waiting) + self.count(StepStatus::Running) + self.count(StepStatus::Retrying)
+        self.open.iter().sum()
+    }
+
+    /// How many steps are to be settled before what comes next: `finally`, or the end.
+    pub(crate) fn unfinished_now(&self) -> u32 {
+        if self.finally_is_to_come() { self.open[0] } else { self.unfinished() }
+    }
+
+    /// Whether the steps in `finally` are to run later. A run that never started has nothing to clean up.
+    pub(crate) fn finally_is_to_come(&self) -> bool {
+        self.outcome.is_none() && self.graph.has_finally() && self.started.is_some()
+    }
+
+    /// Whether the step belongs to what goes on now, and not to a later part of the run.
+    pub(crate) fn is_on(&self, step: StepIndex) -> bool {
+        !(self.graph.is_finally(step) && self.finally_is_to_come())
+    }
+
+    /// How the run would have ended without `finally`, once that has begun.
+    pub fn outcome(&self) -> Option<RunStatus> {
+        self.outcome
+    }
+
+    /// When it was noted that the run takes longer than its plan's `sla`.
+    pub fn sla_passed_at(&self) -> Option<Time> {
+        self.sla_passed
+    }
+
+    /// The values of the plan's outputs, once the run has succeeded.
+    pub fn result_outputs(&self) -> &Map<String, Value> {
+        &self.result_outputs
     }
 
     /// The attempts in flight.

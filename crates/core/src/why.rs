@@ -98,6 +98,7 @@ pub fn stop_reason(state: &RunState, reason: &StopReason) -> String {
         StopReason::Abort { step } => format!("step `{}` failed and its policy is `abort`", state.graph.id(*step)),
         StopReason::Cancel { by } => format!("canceled by {by}"),
         StopReason::Timeout => "the run took longer than its `timeout_sec`".to_owned(),
+        StopReason::Outputs { error } => format!("an output could not be computed: {error}"),
         StopReason::LockWait { lock, holder } => format!("lock `{lock}` was not to be had in time: {holder} has it"),
     }
 }
@@ -157,8 +158,8 @@ impl RunState {
             },
             status @ StepStatus::Canceled => Blocker::Settled {
                 status,
-                reason: self.stop_words(),
-                because_of: match self.stop_reason() {
+                reason: self.stop_reason_for(step).map(|reason| stop_reason(self, reason)),
+                because_of: match self.stop_reason_for(step) {
                     Some(StopReason::Abort { step }) => Some(self.graph.id(*step).to_owned()),
                     _ => None,
                 },
@@ -179,12 +180,14 @@ impl RunState {
         }
     }
 
-    fn stop_words(&self) -> Option<String> {
-        self.stop_reason().map(|reason| stop_reason(self, reason))
-    }
-
     fn waiting_blocker(&self, step: StepIndex, locks: &LockTable, owned: bool) -> Blocker {
         let id = |step: StepIndex| self.graph.id(step).to_owned();
+        if !self.is_on(step)
+            && let Some(first) = self.graph.steps().find(|step| self.is_on(*step) && !self.status(*step).is_final())
+        {
+            let others = self.unfinished_now() - 1;
+            return Blocker::Dependency { step: id(first), status: self.status(first), others };
+        }
         match &self.phase {
             Phase::Stopping { reason, .. } => return Blocker::Stopping { reason: stop_reason(self, reason) },
             Phase::Created | Phase::Running if !self.has_plan_locks => {

@@ -2142,3 +2142,429 @@ fn a_fallback_named_by_another_policy_is_not_needed() {
     2s    run succeeded
     ");
 }
+
+/// They wait for every other step, and then run as steps do: by their own dependencies, side by side.
+#[test]
+fn what_stands_in_finally_runs_after_all_else() {
+    assert_snapshot!(timeline(
+        "build
+        clean finally=true
+        report <- clean finally=true
+        notify finally=true
+        test <- build",
+        "
+        0s start
+        0s why report
+        1s build ends
+        1s why clean
+        2s test ends
+        3s clean ends
+        4s report ends
+        5s notify ends
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    0s    why report? needs build (running) and 1 others → attempt 1 runs since 0s
+    1s    build#1 succeeded
+    1s    test#1 starts
+    1s    why clean? needs test (running) and 0 others → attempt 1 runs since 1s
+    2s    test#1 succeeded
+    2s    all else succeeded: what stands in finally may start
+    2s    clean#1 starts
+    2s    notify#1 starts
+    3s    clean#1 succeeded
+    3s    report#1 starts
+    4s    report#1 succeeded
+    5s    notify#1 succeeded
+    5s    run succeeded
+    ");
+}
+
+#[test]
+fn finally_runs_after_a_failure_and_makes_nothing_good() {
+    assert_snapshot!(timeline(
+        "build
+        deploy <- build
+        slow
+        clean finally=true",
+        "
+        0s start
+        1s build exits 1
+        2s slow ends
+        2s why deploy
+        3s clean ends
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    0s    slow#1 starts
+    1s    build#1 failed for good: exit code 1
+    1s    run stops: step `build` failed and its policy is `abort`; everything is told to end
+    1s    deploy canceled
+    1s    slow#1 told to end by 11s: the run stops
+    2s    slow#1 canceled: exit code 0
+    2s    all else failed: what stands in finally may start
+    2s    clean#1 starts
+    2s    why deploy? canceled: step `build` failed and its policy is `abort` → failed: exit code 1
+    3s    clean#1 succeeded
+    3s    run failed
+    ");
+}
+
+#[test]
+fn finally_runs_after_a_cancel() {
+    assert_snapshot!(timeline(
+        "build
+        clean finally=true",
+        "
+        0s start
+        1s cancel
+        1s why clean
+        2s build dies SIGTERM
+        3s clean ends
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    1s    run stops: canceled by ada; everything is told to end
+    1s    build#1 told to end by 11s: the run stops
+    1s    why clean? needs build (running) and 0 others → attempt 1 runs since 0s, told to end
+    2s    build#1 canceled: ended by SIGTERM (signal 15)
+    2s    all else canceled: what stands in finally may start
+    2s    clean#1 starts
+    3s    clean#1 succeeded
+    3s    run canceled
+    ");
+}
+
+/// What is in the way of a second cancel is `finally` itself; the run stays what it was.
+#[test]
+fn a_cancel_during_finally_ends_that_too() {
+    assert_snapshot!(timeline(
+        "build
+        clean finally=true
+        report <- clean finally=true",
+        "
+        0s start
+        1s build exits 1
+        2s cancel
+        2s why report
+        3s clean dies SIGTERM
+        3s why report
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 failed for good: exit code 1
+    1s    run stops: step `build` failed and its policy is `abort`; everything is told to end
+    1s    all else failed: what stands in finally may start
+    1s    clean#1 starts
+    2s    run stops: canceled by ada; everything is told to end
+    2s    report canceled
+    2s    clean#1 told to end by 12s: the run stops
+    2s    why report? canceled: canceled by ada
+    3s    clean#1 canceled: ended by SIGTERM (signal 15)
+    3s    run failed
+    3s    why report? canceled: canceled by ada
+    ");
+}
+
+#[test]
+fn a_cancel_during_finally_of_a_good_run_cancels_the_run() {
+    assert_snapshot!(timeline(
+        "build
+        clean finally=true",
+        "
+        0s start
+        1s build ends
+        2s hurry
+        2s clean dies SIGKILL
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    all else succeeded: what stands in finally may start
+    1s    clean#1 starts
+    2s    run stops: canceled by ada; everything is killed
+    2s    clean#1 killed: the run stops
+    2s    clean#1 canceled: ended by SIGKILL (signal 9)
+    2s    run canceled
+    ");
+}
+
+/// `abort` there means `skip_dependents`: the others in `finally` run whatever happens.
+#[test]
+fn a_failure_in_finally_fails_a_good_run_and_stops_nothing() {
+    assert_snapshot!(timeline(
+        "build
+        clean finally=true retries=1
+        report <- clean finally=true
+        notify finally=true",
+        "
+        0s start
+        1s build ends
+        2s clean exits 1
+        3s clean exits 1
+        4s notify ends
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    all else succeeded: what stands in finally may start
+    1s    clean#1 starts
+    1s    notify#1 starts
+    2s    clean#1 failed: exit code 1
+    2s    clean#2 due at 2s
+    2s    clean#2 starts
+    3s    clean#2 failed for good: exit code 1
+    3s    report skipped because of clean
+    4s    notify#1 succeeded
+    4s    run failed
+    ");
+}
+
+#[test]
+fn a_tolerated_failure_in_finally_changes_nothing() {
+    assert_snapshot!(timeline(
+        "build
+        clean finally=true critical=false",
+        "
+        0s start
+        1s build ends
+        2s clean exits 1
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    all else succeeded: what stands in finally may start
+    1s    clean#1 starts
+    2s    clean#1 failed for good: exit code 1
+    2s    run succeeded
+    ");
+}
+
+/// The time that the steps may take is over, and what cleans up after them has its own.
+#[test]
+fn the_runs_timeout_leaves_finally_alone() {
+    assert_snapshot!(timeline(
+        "plan timeout=10
+        build
+        clean finally=true timeout=60",
+        "
+        0s start
+        10s build dies SIGTERM
+        30s clean ends
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    10s   run stops: the run took longer than its `timeout_sec`; everything is told to end
+    10s   build#1 told to end by 20s: the run stops
+    10s   build#1 canceled: ended by SIGTERM (signal 15)
+    10s   all else failed: what stands in finally may start
+    10s   clean#1 starts
+    30s   clean#1 succeeded
+    30s   run failed
+    ");
+}
+
+#[test]
+fn a_run_that_never_started_has_nothing_to_clean_up() {
+    assert_snapshot!(timeline(
+        "plan locks=tree
+        build
+        clean finally=true",
+        "
+        0s rival takes tree
+        0s start
+        1s cancel
+        "
+    ), @"
+    0s    rival has lock tree
+    0s    run waits for lock tree
+    1s    run stops: canceled by ada; everything is told to end
+    1s    run lets its locks go
+    1s    build canceled
+    1s    clean canceled
+    1s    run canceled
+    ");
+}
+
+/// A crash loses the attempt and not the fact that `finally` has begun.
+#[test]
+fn finally_goes_on_after_a_crash() {
+    assert_snapshot!(timeline(
+        "plan locks=tree
+        build
+        clean finally=true
+        report <- clean finally=true",
+        "
+        0s start
+        1s build exits 1
+        2s crash
+        3s run loses its locks
+        3s resume
+        4s clean ends
+        5s report ends
+        "
+    ), @"
+    0s    run has lock tree
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 failed for good: exit code 1
+    1s    run stops: step `build` failed and its policy is `abort`; everything is told to end
+    1s    all else failed: what stands in finally may start
+    1s    clean#1 starts
+    2s    the owner dies
+    3s    run lets its locks go
+    3s    run resumed
+    3s    clean#1 lost
+    3s    clean#2 due at 3s
+    3s    run has lock tree
+    3s    run started
+    3s    clean#2 starts
+    4s    clean#2 succeeded
+    4s    report#1 starts
+    5s    report#1 succeeded
+    5s    run failed
+    5s    run lets its locks go
+    ");
+}
+
+/// Where all steps are kept, what is left is what runs always.
+#[test]
+fn finally_runs_in_a_run_that_keeps_all_else() {
+    assert_snapshot!(timeline(
+        "plan kept=build..build
+        build
+        clean finally=true",
+        "
+        0s start
+        1s clean ends
+        "
+    ), @"
+    0s    run started
+    0s    all else succeeded: what stands in finally may start
+    0s    clean#1 starts
+    1s    clean#1 succeeded
+    1s    run succeeded
+    ");
+}
+
+#[test]
+fn a_run_that_is_late_says_so_once() {
+    assert_snapshot!(timeline(
+        "plan sla=5
+        build",
+        "
+        0s start
+        9s crash
+        10s resume
+        11s build ends
+        "
+    ), @"
+    0s    run started
+    0s    build#1 starts
+    5s    the run should have been over at 5s
+    9s    the owner dies
+    10s   run resumed
+    10s   build#1 lost
+    10s   build#2 due at 10s
+    10s   build#2 starts
+    11s   build#2 succeeded
+    11s   run succeeded
+    ");
+}
+
+/// From the submission on, not from the start; and a run that ends in time says nothing.
+#[test]
+fn a_run_that_waits_for_its_locks_can_be_late() {
+    assert_snapshot!(timeline(
+        "plan sla=5 locks=tree
+        build",
+        "
+        0s rival takes tree
+        0s start
+        7s rival lets go
+        8s build ends
+        "
+    ), @"
+    0s    rival has lock tree
+    0s    run waits for lock tree
+    5s    the run should have been over at 5s
+    7s    rival lets its locks go
+    7s    run has lock tree
+    7s    run started
+    7s    build#1 starts
+    8s    build#1 succeeded
+    8s    run succeeded
+    8s    run lets its locks go
+    ");
+    assert_snapshot!(timeline("plan sla=5
+        build", "
+        0s start
+        4s build ends
+        9s tick
+        "), @"
+    0s    run started
+    0s    build#1 starts
+    4s    build#1 succeeded
+    4s    run succeeded
+    ");
+}
+
+#[test]
+fn the_outputs_of_a_plan_are_recorded_when_it_has_succeeded() {
+    assert_snapshot!(timeline(
+        "plan outputs=7
+        build
+        clean finally=true",
+        "
+        0s start
+        1s build ends
+        2s clean ends
+        "
+    ), @r#"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    all else succeeded: what stands in finally may start
+    1s    clean#1 starts
+    2s    clean#1 succeeded
+    2s    run succeeded with {"out":"7"}
+    "#);
+}
+
+#[test]
+fn a_run_that_failed_has_no_outputs() {
+    assert_snapshot!(timeline("plan outputs=error
+        build", "
+        0s start
+        1s build exits 1
+        "), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 failed for good: exit code 1
+    1s    run stops: step `build` failed and its policy is `abort`; everything is told to end
+    1s    run failed
+    ");
+}
+
+#[test]
+fn an_output_that_cannot_be_computed_fails_the_run() {
+    assert_snapshot!(timeline("plan outputs=error
+        build", "
+        0s start
+        1s build ends
+        "), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    run stops: an output could not be computed: the output `out`: no such key: `steps.x.outputs.y`; everything is told to end
+    1s    run failed
+    ");
+}

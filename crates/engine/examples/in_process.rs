@@ -114,6 +114,10 @@ impl Evaluate for NothingToEvaluate {
     fn invocation(&self, _: &RunState, _: StepIndex) -> Result<Option<Box<Invocation>>, String> {
         Ok(None)
     }
+
+    fn outputs(&self, _: &RunState) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+        Ok(serde_json::Map::new())
+    }
 }
 
 fn large_plan() -> Graph {

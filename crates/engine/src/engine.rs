@@ -522,13 +522,15 @@ impl<S: Store, H: Hands> Engine<S, H> {
             match &event.kind {
                 EventKind::StepStarted { step, attempt, .. } => self.start(run, *step, *attempt, observer),
                 EventKind::StepStopping { step, attempt, kill_at, .. } => self.stop(run, *step, *attempt, *kill_at),
-                EventKind::RunCompleted { status } => {
+                EventKind::RunCompleted { status, .. } => {
                     self.results.insert(run, *status);
                 }
                 EventKind::RunCreated(_)
                 | EventKind::RunStarted
                 | EventKind::RunResumed { .. }
                 | EventKind::RunStopping { .. }
+                | EventKind::RunFinally { .. }
+                | EventKind::RunSlaPassed { .. }
                 | EventKind::StepCondition { .. }
                 | EventKind::StepSucceeded { .. }
                 | EventKind::StepFailed { .. }

@@ -2,6 +2,7 @@
 
 use baton_core::{Evaluate, Invocation, RunCreated, RunState, StepIndex};
 use baton_lang::{Compiled, Scope};
+use serde_json::{Map, Value};
 
 /// A plan's expressions in one run.
 pub(crate) struct Expressions<'a> {
@@ -51,5 +52,9 @@ impl Evaluate for Expressions<'_> {
             return Ok(None);
         }
         Ok(Some(Box::new(self.invocation_of(state, step)?)))
+    }
+
+    fn outputs(&self, _: &RunState) -> Result<Map<String, Value>, String> {
+        Ok(Map::new())
     }
 }

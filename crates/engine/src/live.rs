@@ -86,9 +86,10 @@ impl Live {
     /// Decides what follows without starting anything, and folds it in.
     pub(crate) fn settle(&mut self, now: Time, kinds: &mut Vec<EventKind>) {
         self.take_inputs(now, kinds);
+        let expressions = Expressions { plan: &self.plan, facts: &self.facts };
         loop {
             kinds.clear();
-            if !self.state.next_without_starts(now, kinds) {
+            if !self.state.next_without_starts(now, &expressions, kinds) {
                 return;
             }
             fold(&mut self.state, &mut self.batch, kinds, now);

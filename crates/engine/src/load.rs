@@ -184,15 +184,17 @@ pub fn prepare_retry(store: &dyn Store, run: RunId, from: Option<&str>) -> Resul
         };
         mark_with_dependents(&graph, step, &mut again);
     }
-    let keeps = |step: StepIndex| matches!(state.status(step), StepStatus::Succeeded | StepStatus::Kept);
+    let is_good = |step: StepIndex| matches!(state.status(step), StepStatus::Succeeded | StepStatus::Kept);
     // A step that had to run again has to be followed by all that depends on it: what they did rested on it.
-    for step in graph.steps().filter(|step| !keeps(*step) && state.status(*step) != StepStatus::Skipped) {
+    for step in graph.steps().filter(|step| !is_good(*step) && state.status(*step) != StepStatus::Skipped) {
         mark_with_dependents(&graph, step, &mut again);
     }
     if !again.contains(&true) {
         return Err(EngineError::NothingToRetry { run });
     }
-    let kept = ranges(graph.steps().filter(|step| keeps(*step) && !again[step.at()]));
+    // What stands in `finally` belongs to each run anew.
+    let keeps = |step: &StepIndex| is_good(*step) && !again[step.at()] && !graph.is_finally(*step);
+    let kept = ranges(graph.steps().filter(keeps));
     let created = RunCreated {
         retry_of: Some(run),
         outputs_from: (!kept.is_empty()).then_some(run),

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use baton_core::EventKind;
 use baton_core::event::{SkipReason, StopReason};
+use baton_core::{EventKind, RunStatus};
 
 use crate::world;
 
@@ -76,6 +76,11 @@ const KINDS: &[&str] = &[
     "for good: step_timeout",
     "for good: step_lost",
     "never started: step_failed",
+    "run_stopping (outputs)",
+    "run_finally (succeeded)",
+    "run_finally (failed)",
+    "run_finally (canceled)",
+    "run_sla_passed",
 ];
 
 /// What a campaign met.
@@ -112,7 +117,14 @@ impl Counts {
                 StopReason::Cancel { .. } => 3,
                 StopReason::Timeout => 4,
                 StopReason::LockWait { .. } => 5,
+                StopReason::Outputs { .. } => 23,
             },
+            EventKind::RunFinally { status } => match status {
+                RunStatus::Succeeded => 24,
+                RunStatus::Failed => 25,
+                RunStatus::Canceled => 26,
+            },
+            EventKind::RunSlaPassed { .. } => 27,
             EventKind::RunCompleted { .. } => 6,
             EventKind::StepCondition { .. } => 7,
             EventKind::StepStarted { .. } => 8,

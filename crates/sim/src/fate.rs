@@ -77,6 +77,12 @@ impl Fates {
         }
     }
 
+    /// The outputs of the plan, where they can be computed.
+    pub fn outputs(&self) -> Option<Map<String, Value>> {
+        let mut random = self.random(6, StepIndex(0), 0);
+        (!random.chance(150)).then(|| Map::from_iter([("number".to_owned(), Value::from(random.below(1000)))]))
+    }
+
     /// The end of an attempt that ends by itself.
     pub fn end(&self, graph: &Graph, step: StepIndex, failures: u32, good: bool) -> AttemptEnd {
         let mut random = self.random(5, step, failures);
@@ -119,5 +125,9 @@ impl Evaluate for Fates {
             Says::No => Ok(None),
             Says::Error => Err(EXPRESSION_ERROR.to_owned()),
         }
+    }
+
+    fn outputs(&self, _: &RunState) -> Result<Map<String, Value>, String> {
+        Fates::outputs(self).ok_or_else(|| EXPRESSION_ERROR.to_owned())
     }
 }

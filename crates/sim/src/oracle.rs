@@ -8,7 +8,12 @@ use crate::watch::Watch;
 
 /// How a run must end, given how its steps ended and why it stopped.
 pub fn status_of(watch: &Watch) -> RunStatus {
-    match watch.stop {
+    let stop = match watch.outcome {
+        Some(ended @ (RunStatus::Failed | RunStatus::Canceled)) => return ended,
+        Some(RunStatus::Succeeded) => &watch.finally_stop,
+        None => &watch.stop,
+    };
+    match stop {
         Some(StopReason::Cancel { .. }) => RunStatus::Canceled,
         Some(_) => RunStatus::Failed,
         None => {
@@ -57,7 +62,7 @@ fn outcome(graph: &Graph, fates: &Fates, step: StepIndex, known: &mut Vec<Option
         StepStatus::Failed => match policy.on_failure {
             OnFailure::Continue => Some(true),
             OnFailure::SkipDependents => Some(false),
-            OnFailure::Abort => (!policy.critical).then_some(false),
+            OnFailure::Abort => (!policy.critical || graph.is_finally(step)).then_some(false),
             OnFailure::FallbackStep => {
                 let fallback = graph.fallback(step).expect("the plan gives each such step one");
                 // It asks how this one ended, so that must be known first.

@@ -47,16 +47,31 @@ pub fn random_plan(random: &mut Random) -> Plan {
         let draft = random_step(random, &policies, depends_on, conditional, locked);
         drafts.push(draft);
     }
+    let finally_from = drafts.len();
+    if random.chance(250) {
+        for at in 0..random.between(1, 3) {
+            let mut depends_on = Vec::new();
+            if at > 0 && random.chance(400) {
+                depends_on.push(finally_from + random.below(at) as usize);
+            }
+            let mut draft = random_step(random, &policies, depends_on, conditional, locked);
+            draft.shape.finally = true;
+            drafts.push(draft);
+        }
+    }
+    let count = drafts.len();
     for original in 0..count {
         let mut original = original;
         while random.chance(fallbacks) {
             // What a fallback needs is settled before its original starts, or stands earlier: no circle.
             let mut depends_on = drafts[original].depends_on.clone();
             depends_on.retain(|_| random.chance(500));
-            if original < count && original > 0 && random.chance(200) {
+            let finally = drafts[original].shape.finally;
+            if original < finally_from && original > 0 && random.chance(200) {
                 depends_on.push(random.below(original as u64) as usize);
             }
-            let draft = random_step(random, &policies, depends_on, conditional / 2, locked);
+            let mut draft = random_step(random, &policies, depends_on, conditional / 2, locked);
+            draft.shape.finally = finally;
             drafts[original].fallback = Some(drafts.len());
             drafts[original].shape.policy.on_failure = OnFailure::FallbackStep;
             original = drafts.len();
@@ -87,6 +102,10 @@ pub fn random_plan(random: &mut Random) -> Plan {
     if random.chance(80) {
         builder.timeout = Some(Millis(random.between(1, 600) * 10));
     }
+    if random.chance(150) {
+        builder.sla = Some(Millis(random.between(1, 600) * 10));
+    }
+    builder.has_outputs = random.chance(150);
     if random.chance(120) {
         builder.plan_locks = random_locks(random);
     }

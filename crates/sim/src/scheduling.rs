@@ -13,6 +13,8 @@ use baton_core::{
     StepIndex, Time, decide,
 };
 
+use serde_json::{Map, Value};
+
 use crate::random::Random;
 
 /// How many steps each step depends on, where so many stand before it.
@@ -107,6 +109,10 @@ impl Evaluate for Static {
 
     fn invocation(&self, _: &RunState, _: StepIndex) -> Result<Option<Box<Invocation>>, String> {
         Ok(None)
+    }
+
+    fn outputs(&self, _: &RunState) -> Result<Map<String, Value>, String> {
+        Ok(Map::new())
     }
 }
 

@@ -8,7 +8,7 @@ use baton_core::graph::Backoff;
 use baton_core::lock::{Holder, LockTable};
 use baton_core::why::Blocker;
 use baton_core::{
-    Event, EventKind, Graph, Millis, OnFailure, RunCreated, RunId, RunState, StepIndex, StepStatus, Time,
+    Event, EventKind, Graph, Millis, OnFailure, RunCreated, RunId, RunState, RunStatus, StepIndex, StepStatus, Time,
 };
 
 use crate::fate::{Fates, Says};
@@ -50,10 +50,14 @@ pub struct Watch {
     started: Option<Time>,
     has_plan_locks: bool,
     running: usize,
-    unfinished: usize,
     abort: Option<(StepIndex, Time)>,
-    /// Why the run stops, once it does.
+    /// Why the steps stopped before all had run, once they did.
     pub stop: Option<StopReason>,
+    /// How the steps ended, once those in `finally` may start.
+    pub outcome: Option<RunStatus>,
+    /// Why `finally` stopped before all of it had run, once it did.
+    pub finally_stop: Option<StopReason>,
+    sla_passed: bool,
     last: Time,
 }
 
@@ -84,7 +88,6 @@ impl Watch {
         for (first, last) in &created.kept {
             steps[*first as usize..=*last as usize].iter_mut().for_each(|seen| seen.status = StepStatus::Kept);
         }
-        let unfinished = steps.iter().filter(|seen| seen.status == StepStatus::Waiting).count();
         Self {
             run,
             graph: graph.clone(),
@@ -94,9 +97,11 @@ impl Watch {
             started: None,
             has_plan_locks: false,
             running: 0,
-            unfinished,
             abort: None,
             stop: None,
+            outcome: None,
+            finally_stop: None,
+            sla_passed: false,
             last: Time(0),
         }
     }
@@ -130,7 +135,7 @@ impl Watch {
             StepStatus::Failed => match policy.on_failure {
                 OnFailure::Continue => Some(true),
                 OnFailure::SkipDependents => Some(false),
-                OnFailure::Abort => (!policy.critical).then_some(false),
+                OnFailure::Abort => (!policy.critical || self.graph.is_finally(step)).then_some(false),
                 OnFailure::FallbackStep => {
                     let fallback = self.graph.fallback(step).expect("the plan gives each such step one");
                     match self.steps[fallback.at()].status {
@@ -147,8 +152,20 @@ impl Watch {
         self.graph.original(fallback).is_none_or(|original| self.steps[original.at()].status == StepStatus::Failed)
     }
 
+    /// Whether the step's part of the run has begun.
+    fn is_on(&self, step: StepIndex) -> bool {
+        !self.graph.is_finally(step) || self.outcome.is_some()
+    }
+
+    /// Whether a step is not settled that must be before the run goes over to what comes next.
+    fn has_unfinished(&self) -> bool {
+        let is_on = |step: &StepIndex| self.is_on(*step) || self.started.is_none();
+        self.graph.steps().filter(is_on).any(|step| !self.steps[step.at()].status.is_final())
+    }
+
     fn may_go(&self, step: StepIndex) -> bool {
-        self.is_called(step)
+        self.is_on(step)
+            && self.is_called(step)
             && self.graph.dependencies(step).iter().all(|dependency| self.verdict(*dependency) == Some(true))
     }
 
@@ -175,10 +192,33 @@ impl Watch {
                 self.steps.iter_mut().for_each(|seen| seen.owes_retry = false);
             }
             EventKind::RunStopping { reason, until, hurry } => self.stop(reason, *until, *hurry, at)?,
-            EventKind::RunCompleted { status } => {
-                ensure!(self.unfinished == 0, "a run is complete with {} unfinished steps", self.unfinished);
+            EventKind::RunFinally { status } => {
+                ensure!(self.graph.has_finally() && self.outcome.is_none(), "`finally` begins for no reason");
+                ensure!(self.started.is_some(), "`finally` begins in a run that never started");
+                ensure!(!self.has_unfinished(), "`finally` begins before all else is settled");
+                let expected = crate::oracle::status_of(self);
+                ensure!(*status == expected, "all else is {status:?} and should be {expected:?}");
+                self.outcome = Some(*status);
+                self.stage = Stage::Running;
+                self.abort = None;
+            }
+            EventKind::RunSlaPassed { due } => {
+                let expected = self.graph.sla().map(|sla| Time(0) + sla);
+                ensure!(Some(*due) == expected && *due <= at, "a run is late at {due:?} and not at {expected:?}");
+                ensure!(!self.sla_passed, "a run is late twice");
+                self.sla_passed = true;
+            }
+            EventKind::RunCompleted { status, outputs } => {
+                ensure!(!self.has_unfinished(), "a run is complete with unfinished steps");
+                let skips_finally = self.graph.has_finally() && self.started.is_some() && self.outcome.is_none();
+                ensure!(!skips_finally, "a run is complete without `finally`");
                 let expected = crate::oracle::status_of(self);
                 ensure!(*status == expected, "the run is {status:?} and should be {expected:?}");
+                let has_outputs = *status == RunStatus::Succeeded && self.graph.has_outputs();
+                let right = if has_outputs { self.fates.outputs() } else { Some(serde_json::Map::new()) };
+                ensure!(Some(outputs) == right.as_ref(), "the run's outputs are {outputs:?} and should be {right:?}");
+                let in_time = self.graph.sla().is_none_or(|sla| self.sla_passed || at < Time(0) + sla);
+                ensure!(in_time, "a run is complete that is late and did not say so");
                 self.stage = Stage::Completed;
             }
             EventKind::StepCondition { step } => {
@@ -284,14 +324,21 @@ impl Watch {
                 let due = self.started.zip(self.graph.timeout()).map(|(started, timeout)| started + timeout);
                 ensure!(due.is_some_and(|due| due <= at), "a run is out of time too early");
                 ensure!(self.stage == Stage::Running, "a run is out of time that does not go on");
-                ensure!(self.unfinished > 0, "a run is out of time that has nothing left to do");
+                ensure!(self.has_unfinished(), "a run is out of time that has nothing left to do");
+                ensure!(self.outcome.is_none(), "`finally` has no time left of its own");
+            }
+            StopReason::Outputs { .. } => {
+                ensure!(!self.has_unfinished(), "outputs are computed before all steps are settled");
+                ensure!(crate::oracle::status_of(self) == RunStatus::Succeeded, "outputs of a run that failed");
+                ensure!(self.fates.outputs().is_none(), "outputs can be computed and are not");
             }
             StopReason::LockWait { .. } => {
                 ensure!(!self.has_plan_locks, "a run gives up waiting for locks that it has");
             }
             StopReason::Cancel { .. } => {}
         }
-        self.stop.get_or_insert_with(|| reason.clone());
+        let first = if self.outcome.is_some() { &mut self.finally_stop } else { &mut self.stop };
+        first.get_or_insert_with(|| reason.clone());
         self.stage = match &self.stage {
             Stage::Stopping { until: before, hurry: hurried } => {
                 Stage::Stopping { until: until.min(*before), hurry: hurry || *hurried }
@@ -404,7 +451,6 @@ impl Watch {
         let seen = &mut self.steps[step.at()];
         ensure!(!seen.status.is_final(), "a step that is {} becomes {}", seen.status.word(), status.word());
         seen.status = status;
-        self.unfinished -= 1;
         Ok(())
     }
 
@@ -420,7 +466,8 @@ impl Watch {
 
     fn note_abort(&mut self, step: StepIndex, at: Time) {
         let policy = self.graph.policy(step);
-        if policy.critical && policy.on_failure == OnFailure::Abort && self.stage == Stage::Running {
+        let may_abort = policy.critical && policy.on_failure == OnFailure::Abort && !self.graph.is_finally(step);
+        if may_abort && self.stage == Stage::Running {
             self.abort.get_or_insert((step, at));
         }
     }
@@ -463,6 +510,8 @@ impl Watch {
     ) -> Result<(), String> {
         let due = state.next_due(now, table);
         ensure!(due.is_none_or(|due| due > now), "something is due at {due:?} and has not happened");
+        let late = self.graph.sla().is_some_and(|sla| Time(0) + sla <= now);
+        ensure!(!late || self.sla_passed || self.stage == Stage::Completed, "a run is late and does not say so");
         match self.stage {
             Stage::Completed => {
                 let holders = self.graph.steps().map(|step| self.holder(Some(step))).chain([self.holder(None)]);
@@ -478,7 +527,8 @@ impl Watch {
             Stage::Running => self.quiet_running(now, locks)?,
             Stage::Stopping { until, hurry } => {
                 ensure!(self.running > 0, "a run stops for ever");
-                for seen in self.steps.iter().filter(|seen| !seen.status.is_final()) {
+                let on = self.graph.steps().filter(|step| self.is_on(*step)).map(|step| &self.steps[step.at()]);
+                for seen in on.filter(|seen| !seen.status.is_final()) {
                     ensure!(seen.status == StepStatus::Running, "a step waits in a run that stops");
                     let told = seen.stopping.is_some() || (until > now && !hurry);
                     ensure!(told, "an attempt is not told that the run stops");
@@ -521,7 +571,8 @@ impl Watch {
 
     fn quiet_running(&self, now: Time, locks: &PlainLocks) -> Result<(), String> {
         let due = self.started.zip(self.graph.timeout()).map(|(started, timeout)| started + timeout);
-        ensure!(due.is_none_or(|due| due > now), "a run outlives its time");
+        ensure!(self.outcome.is_some() || due.is_none_or(|due| due > now), "a run outlives its time");
+        ensure!(self.has_unfinished(), "a run has nothing to do and goes on");
         let mut progress = self.running > 0;
         let free = self.running < self.graph.max_concurrency() as usize;
         if !self.has_plan_locks {

@@ -323,7 +323,7 @@ impl<'a> World<'a> {
             for event in &run.log {
                 self.counts.event(&event.kind);
             }
-            if run.undisturbed && run.watch.stop.is_none() {
+            if run.undisturbed && run.watch.stop.is_none() && run.watch.finally_stop.is_none() {
                 let graph = &run.plan.graph;
                 let expected = oracle::expect(graph, &run.plan.created, &run.fates)
                     .ok_or("no step stopped the run, and one should have")?;

@@ -166,10 +166,11 @@ impl MemoryStore {
         match &event.kind {
             EventKind::RunStarted => {
                 row.phase = RunPhase::Running;
-                row.started_at = Some(event.at);
+                row.started_at.get_or_insert(event.at);
             }
+            EventKind::RunFinally { .. } => row.phase = RunPhase::Running,
             EventKind::RunStopping { .. } => row.phase = RunPhase::Stopping,
-            EventKind::RunCompleted { status } => {
+            EventKind::RunCompleted { status, .. } => {
                 row.phase = RunPhase::Ended(*status);
                 row.ended_at = Some(event.at);
                 self.commands.retain(|_, command| command.run != run);

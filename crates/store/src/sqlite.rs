@@ -400,7 +400,9 @@ impl SqliteStore {
             let end: Option<&AttemptEnd> = match &event.kind {
                 EventKind::RunStarted => {
                     self.connection
-                        .prepare_cached("UPDATE run SET status = 'running', started_at = ?2 WHERE id = ?1")?
+                        .prepare_cached(
+                            "UPDATE run SET status = 'running', started_at = coalesce(started_at, ?2) WHERE id = ?1",
+                        )?
                         .execute(params![log as i64, event.at.0])?;
                     None
                 }
@@ -410,7 +412,13 @@ impl SqliteStore {
                         .execute([log as i64])?;
                     None
                 }
-                EventKind::RunCompleted { status } => {
+                EventKind::RunFinally { .. } => {
+                    self.connection
+                        .prepare_cached("UPDATE run SET status = 'running' WHERE id = ?1")?
+                        .execute([log as i64])?;
+                    None
+                }
+                EventKind::RunCompleted { status, .. } => {
                     self.connection
                         .prepare_cached("UPDATE run SET status = ?2, ended_at = ?3 WHERE id = ?1")?
                         .execute(params![log as i64, stored::status_name(*status), event.at.0])?;

@@ -69,6 +69,10 @@ pub fn encode<'a>(event: &'a Event, graph: &'a Graph, payload: &mut Vec<u8>) -> 
                     "cancel"
                 }
                 StopReason::Timeout => "timeout",
+                StopReason::Outputs { error } => {
+                    stored.error = Some(error.into());
+                    "outputs"
+                }
                 StopReason::LockWait { lock, holder } => {
                     stored.lock = Some(lock.into());
                     stored.holder = Some(holder.into());
@@ -77,7 +81,11 @@ pub fn encode<'a>(event: &'a Event, graph: &'a Graph, payload: &mut Vec<u8>) -> 
             });
             write(payload, &stored);
         }
-        EventKind::RunCompleted { status } => write(payload, &CompletedV1 { status: status_name(*status).into() }),
+        EventKind::RunFinally { status } => write(payload, &FinallyV1 { status: status_name(*status).into() }),
+        EventKind::RunSlaPassed { due } => write(payload, &SlaPassedV1 { due: due.0 }),
+        EventKind::RunCompleted { status, outputs } => {
+            write(payload, &CompletedV1 { status: status_name(*status).into(), outputs: Cow::Borrowed(outputs) });
+        }
         EventKind::StepStarted { invocation: None, .. } => payload.extend_from_slice(b"{}"),
         EventKind::StepStarted { invocation: Some(invocation), .. } => {
             write(payload, &StartedV1 { invocation: Some(InvocationV1::from(&**invocation)) });
@@ -139,6 +147,7 @@ pub fn decode(stored: &StoredColumns<'_>, graph: &Graph) -> Result<Event, String
                 "abort" => StopReason::Abort { step: find(&stopping.failed_step.ok_or("`failed_step` is missing")?)? },
                 "cancel" => StopReason::Cancel { by: stopping.by.ok_or("`by` is missing")?.into_owned() },
                 "timeout" => StopReason::Timeout,
+                "outputs" => StopReason::Outputs { error: stopping.error.ok_or("`error` is missing")?.into_owned() },
                 "lock_wait" => StopReason::LockWait {
                     lock: stopping.lock.ok_or("`lock` is missing")?.into_owned(),
                     holder: stopping.holder.ok_or("`holder` is missing")?.into_owned(),
@@ -147,7 +156,15 @@ pub fn decode(stored: &StoredColumns<'_>, graph: &Graph) -> Result<Event, String
             };
             EventKind::RunStopping { reason, until: Time(stopping.until), hurry: stopping.hurry }
         }
-        "run_completed" => EventKind::RunCompleted { status: parse_status(&read::<CompletedV1<'_>>(payload)?.status)? },
+        "run_finally" => EventKind::RunFinally { status: parse_status(&read::<FinallyV1<'_>>(payload)?.status)? },
+        "run_sla_passed" => EventKind::RunSlaPassed { due: Time(read::<SlaPassedV1>(payload)?.due) },
+        "run_completed" => {
+            let completed: CompletedV1<'_> = read(payload)?;
+            EventKind::RunCompleted {
+                status: parse_status(&completed.status)?,
+                outputs: completed.outputs.into_owned(),
+            }
+        }
         "step_condition" => EventKind::StepCondition { step: step()? },
         "step_started" => EventKind::StepStarted {
             step: step()?,
@@ -291,15 +308,30 @@ struct StoppingV1<'a> {
     lock: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     holder: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    error: Option<Cow<'a, str>>,
     until: i64,
     #[serde(default, skip_serializing_if = "is_false")]
     hurry: bool,
 }
 
 #[derive(Serialize, Deserialize)]
+struct FinallyV1<'a> {
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SlaPassedV1 {
+    due: i64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct CompletedV1<'a> {
     #[serde(borrow)]
     status: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    outputs: Cow<'a, Map<String, Value>>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -113,7 +113,8 @@ fn the_row_of_a_run_says_what_its_log_says() {
         let stopping = [at(1020, EventKind::RunStopping { reason, until: Time(1020), hurry: false })];
         commit(world.store(), vec![run_append(run, owner, None, &stopping, &graph)]);
         assert_eq!(world.store().run(run).unwrap().phase, RunPhase::Stopping);
-        let completed = [at(1030, EventKind::RunCompleted { status: RunStatus::Canceled })];
+        let completed =
+            [at(1030, EventKind::RunCompleted { status: RunStatus::Canceled, outputs: serde_json::Map::new() })];
         commit(world.store(), vec![run_append(run, owner, Some(3), &completed, &graph)]);
         let row = world.store().run(run).unwrap();
         assert_eq!((row.phase, row.ended_at), (RunPhase::Ended(RunStatus::Canceled), Some(Time(1030))));
@@ -126,7 +127,8 @@ fn a_run_that_has_ended_takes_nothing_more() {
         let graph = graph();
         let owner = world.store().register(&info(1)).unwrap();
         let run = submit(world.store(), &created(), Some(owner)).run();
-        let completed = [at(1030, EventKind::RunCompleted { status: RunStatus::Succeeded })];
+        let completed =
+            [at(1030, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() })];
         commit(world.store(), vec![run_append(run, owner, None, &completed, &graph)]);
         let late = [at(1040, started(FETCH))];
         let outcome = commit(world.store(), vec![run_append(run, owner, None, &late, &graph)]);
@@ -262,7 +264,8 @@ fn runs_are_listed_newest_first_and_by_what_one_asks_for() {
         let one = submit(world.store(), &blue, Some(owner)).run();
         let two = submit(world.store(), &created(), Some(owner)).run();
         let three = submit(world.store(), &created(), Some(owner)).run();
-        let completed = [at(1030, EventKind::RunCompleted { status: RunStatus::Succeeded })];
+        let completed =
+            [at(1030, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() })];
         commit(world.store(), vec![run_append(two, owner, None, &completed, &graph)]);
         let mut list =
             |filter: Filter| -> Vec<RunId> { world.store().runs(&filter).unwrap().iter().map(|row| row.run).collect() };

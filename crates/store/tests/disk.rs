@@ -61,7 +61,10 @@ fn whole_run(store: &mut SqliteStore) -> (RunId, Epoch) {
     for events in [
         vec![at(1010, EventKind::RunStarted), at(1011, started(FETCH))],
         vec![at(1020, succeeded(FETCH)), at(1020, started(STORE))],
-        vec![at(1045, failed), at(1045, EventKind::RunCompleted { status: RunStatus::Failed })],
+        vec![
+            at(1045, failed),
+            at(1045, EventKind::RunCompleted { status: RunStatus::Failed, outputs: serde_json::Map::new() }),
+        ],
     ] {
         let outcome = commit(store, vec![run_append(run, owner, None, &events, &graph)]);
         assert!(matches!(outcome, Outcome::Committed { .. }));
@@ -443,7 +446,7 @@ fn run_with_files(disk: &Disk, store: &mut SqliteStore, end: i64, content: &str)
     let graph = graph();
     let events = [
         at(end, EventKind::StepSucceeded { step: FETCH, attempt: 1, end: Box::new(attempt) }),
-        at(end, EventKind::RunCompleted { status: RunStatus::Succeeded }),
+        at(end, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() }),
     ];
     commit(store, vec![run_append(run, owner, None, &events, &graph)]);
     store.export_flush().unwrap();
@@ -560,7 +563,8 @@ fn cleaning_removes_old_runs_with_their_files_and_gives_the_disk_back() {
     end.output = Output::Inline(vec![b'y'; 4096]);
     let events = vec![at(2_500, EventKind::StepSucceeded { step: FETCH, attempt: 1, end: Box::new(end) }); 500];
     commit(&mut store, vec![run_append(bulk, owner, None, &events, &graph)]);
-    let completed = [at(2_600, EventKind::RunCompleted { status: RunStatus::Succeeded })];
+    let completed =
+        [at(2_600, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() })];
     commit(&mut store, vec![run_append(bulk, owner, None, &completed, &graph)]);
     let open = submit(&mut store, &created(), Some(owner)).run();
     let an_hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
@@ -601,7 +605,8 @@ fn cleaning_keeps_what_others_need() {
     let everything = GcPolicy { keep_last: Some(0), ..GcPolicy::default() };
     assert_eq!(store.gc(everything, Time(10_000)).unwrap().runs, [three]);
     let graph = graph();
-    let completed = [at(2_600, EventKind::RunCompleted { status: RunStatus::Succeeded })];
+    let completed =
+        [at(2_600, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() })];
     commit(&mut store, vec![run_append(open, owner, None, &completed, &graph)]);
     let last = GcPolicy { keep_last: Some(1), ..GcPolicy::default() };
     assert_eq!(store.gc(last, Time(10_000)).unwrap().runs, [one], "the last one takes outputs from {two}");

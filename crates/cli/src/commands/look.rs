@@ -235,6 +235,9 @@ fn status_json(seen: &Inspection, told: &[Told], now: Time) -> Value {
     let counts: BTreeMap<&str, u32> = STATUSES.iter().map(|status| (status.word(), state.count(*status))).collect();
     if let Some(map) = document.as_object_mut() {
         map.insert("vars".into(), json!(loaded.created.vars));
+        map.insert("inputs".into(), json!(loaded.created.inputs));
+        map.insert("outputs".into(), json!(state.result_outputs()));
+        map.insert("sla_passed_at".into(), json!(state.sla_passed_at().map(rfc3339)));
         map.insert("slice".into(), loaded.created.slice.clone());
         map.insert("percent".into(), percent(seen).into());
         map.insert("elapsed_ms".into(), elapsed(seen, now).0.into());
@@ -290,6 +293,12 @@ fn status_text(seen: &Inspection, told: &[Told], now: Time, style: Style) -> Str
     }
     if let Some(reason) = state.stop_reason() {
         fact("stopped", baton_core::why::stop_reason(state, reason));
+    }
+    if let (Some(at), Some(sla)) = (state.sla_passed_at(), state.graph().sla()) {
+        fact("late", format!("longer than its `sla` of {}, noted at {}", words::duration(sla), words::clock(at)));
+    }
+    for (name, value) in state.result_outputs() {
+        fact("output", summary::output(name, value));
     }
     let percent = match situation {
         Situation::Over(_) => String::new(),

@@ -186,6 +186,11 @@ fn levels(graph: &Graph) -> Vec<u32> {
             }
         }
     }
+    // `finally` begins below all else.
+    let lowest = graph.steps().filter(|step| !graph.is_finally(*step)).map(|step| levels[step.at()]).max();
+    for step in graph.steps().filter(|step| graph.is_finally(*step)) {
+        levels[step.at()] += lowest.map_or(0, |lowest| lowest + 1);
+    }
     levels
 }
 
@@ -228,6 +233,7 @@ fn graph_json(plan: &Compiled) -> Value {
                 "depends_on": ids(graph, graph.dependencies(step)),
                 "condition": plan.condition_text(step),
                 "fallback_step": graph.fallback(step).map(|fallback| graph.id(fallback)),
+                "finally": graph.is_finally(step),
                 "locks": graph.locks(step).map(|request| request.names.clone()).unwrap_or_default(),
                 "group": plan.group(step),
                 "tags": plan.tags(step),
@@ -251,7 +257,8 @@ fn graph_text(plan: &Compiled) -> String {
     let mut open = None;
     for (level, step) in steps {
         if open != Some(level) {
-            out += &format!("\nlevel {}\n", level + 1);
+            let finally = if graph.is_finally(step) { ", finally" } else { "" };
+            out += &format!("\nlevel {}{finally}\n", level + 1);
             open = Some(level);
         }
         let mut remarks = Vec::new();
@@ -279,9 +286,15 @@ fn graph_text(plan: &Compiled) -> String {
 fn mermaid(plan: &Compiled) -> String {
     let graph = &plan.graph;
     let mut out = String::from("flowchart TD\n");
-    for step in graph.steps() {
+    let node = |step: StepIndex| {
         let shape = if graph.is_conditional(step) { ["{{\"", "\"}}"] } else { ["[\"", "\"]"] };
-        out += &format!("  s{}{}{}{}\n", step.0, shape[0], graph.id(step), shape[1]);
+        format!("  s{}{}{}{}\n", step.0, shape[0], graph.id(step), shape[1])
+    };
+    out.extend(graph.steps().filter(|step| !graph.is_finally(*step)).map(node));
+    if graph.has_finally() {
+        out += "  subgraph finally\n";
+        out.extend(graph.steps().filter(|step| graph.is_finally(*step)).map(|step| format!("  {}", node(step))));
+        out += "  end\n";
     }
     for step in graph.steps() {
         for dependency in graph.dependencies(step) {
@@ -299,9 +312,15 @@ fn dot(plan: &Compiled) -> String {
     // A plan's id may hold anything; a step's cannot hold quotes.
     let name = escape::one_line(plan.plan_id()).replace(['"', '\\'], "_");
     let mut out = format!("digraph \"{name}\" {{\n  rankdir=LR;\n  node [shape=box];\n");
-    for step in graph.steps() {
+    let node = |step: StepIndex| {
         let shape = if graph.is_conditional(step) { " [shape=hexagon]" } else { "" };
-        out += &format!("  \"{}\"{shape};\n", graph.id(step));
+        format!("  \"{}\"{shape};\n", graph.id(step))
+    };
+    out.extend(graph.steps().filter(|step| !graph.is_finally(*step)).map(node));
+    if graph.has_finally() {
+        out += "  subgraph cluster_finally {\n    label=\"finally\";\n";
+        out.extend(graph.steps().filter(|step| graph.is_finally(*step)).map(|step| format!("  {}", node(step))));
+        out += "  }\n";
     }
     for step in graph.steps() {
         for dependency in graph.dependencies(step) {
@@ -341,6 +360,7 @@ pub fn dry_run(plan: &ReadPlan, face: &mut Face) -> Answer {
                     "step": graph.id(*step),
                     "level": level + 1,
                     "runs": runs,
+                    "finally": graph.is_finally(*step),
                     "depends_on": ids(graph, graph.dependencies(*step)),
                     "condition": plan.condition_text(*step),
                     "has_expressions": plan.is_dynamic(*step),
@@ -380,7 +400,8 @@ fn dry_step(plan: &Compiled, step: StepIndex, runs: bool, invocation: &Invocatio
     if !runs {
         return format!("\n{}: outside the slice, does not run\n", graph.id(step));
     }
-    let mut out = format!("\n{}\n", graph.id(step));
+    let finally = if graph.is_finally(step) { ": in `finally`, runs after all else" } else { "" };
+    let mut out = format!("\n{}{finally}\n", graph.id(step));
     let mut fact = |name: &str, value: String| {
         let value = escape::harmless(value.as_bytes()).trim_end().replace('\n', "\n            ");
         out += &format!("  {name:<9} {value}\n");
@@ -412,7 +433,7 @@ fn dry_step(plan: &Compiled, step: StepIndex, runs: bool, invocation: &Invocatio
         fact("timeout", words::duration(timeout));
     }
     let on_failure = match (policy.on_failure, graph.fallback(step)) {
-        (OnFailure::Abort, _) if policy.critical => None,
+        (OnFailure::Abort, _) if policy.critical && !graph.is_finally(step) => None,
         (OnFailure::Abort | OnFailure::SkipDependents, _) => Some("what depends on it is skipped".to_owned()),
         (OnFailure::Continue, _) => Some("the run goes on".to_owned()),
         (OnFailure::FallbackStep, Some(fallback)) => Some(format!("{} runs in its place", graph.id(fallback))),

@@ -1,7 +1,7 @@
 //! One line for each thing that happens to a step: a symbol and words, so that nothing is told by colour alone.
 
 use baton_core::event::{SkipReason, StopReason};
-use baton_core::{EventKind, ExitCause, Millis, RunState, StepIndex, Time, why};
+use baton_core::{EventKind, ExitCause, Millis, RunState, RunStatus, StepIndex, Time, why};
 
 use crate::words;
 
@@ -117,6 +117,18 @@ pub fn line(state: &RunState, at: Time, kind: &EventKind) -> Option<Line> {
             let words = format!("{what}: {}", why::stop_reason(state, reason));
             let tone = if matches!(reason, StopReason::Cancel { .. }) { Tone::Run } else { Tone::Bad };
             Some(Line { tone, step: None, words })
+        }
+        EventKind::RunFinally { status } => {
+            let so_far = match status {
+                RunStatus::Succeeded => "has succeeded so far",
+                RunStatus::Failed => "has failed",
+                RunStatus::Canceled => "is canceled",
+            };
+            Some(Line { tone: Tone::Run, step: None, words: format!("{so_far}; what stands in `finally` runs now") })
+        }
+        EventKind::RunSlaPassed { due } => {
+            let words = format!("is late: by its `sla` it should have been over at {}", words::clock(*due));
+            Some(Line { tone: Tone::Again, step: None, words })
         }
         EventKind::StepStarted { step, attempt, .. } => {
             let again = if *attempt > 1 { of(*step, *attempt) } else { String::new() };

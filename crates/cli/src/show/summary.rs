@@ -2,12 +2,16 @@
 
 use baton_core::{Millis, RunState, RunStatus, StepIndex, StepStatus, why};
 
+use serde_json::Value;
+
 use super::lines::{Style, Tone};
 use crate::escape;
 use crate::words;
 
 /// Ids that are listed in one line; the rest is counted.
 const MAX_IDS: usize = 5;
+/// Of an output's value so much is shown; `baton status --output json` has all of it.
+const MAX_OUTPUT_COLUMNS: usize = 200;
 
 /// A failure that was seen, with what the summary says about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +44,14 @@ pub fn render(state: &RunState, plan_id: &str, told: &[Told], now: baton_core::T
     if let Some(reason) = state.stop_reason() {
         out += &format!("  stopped: {}\n", escape::one_line(&why::stop_reason(state, reason)));
     }
+    if state.sla_passed_at().is_some()
+        && let Some(sla) = state.graph().sla()
+    {
+        out += &format!("  late: it took longer than its `sla` of {}\n", words::duration(sla));
+    }
+    for (name, value) in state.result_outputs() {
+        out += &format!("  {}\n", output(name, value));
+    }
     let (counting, tolerated): (Vec<StepIndex>, Vec<StepIndex>) =
         state.failures().partition(|step| state.failure_counts(*step));
     for (steps, is_tolerated) in [(&counting, false), (&tolerated, true)] {
@@ -56,6 +68,12 @@ pub fn render(state: &RunState, plan_id: &str, told: &[Told], now: baton_core::T
     }
     out += &next_step(state);
     out
+}
+
+/// An output of the plan on one line: text as it is, anything else as JSON.
+pub fn output(name: &str, value: &Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    format!("{name} = {}", escape::truncate(&escape::one_line(&text), MAX_OUTPUT_COLUMNS))
 }
 
 /// What a run's steps came to: `17 succeeded, 1 failed, 2 skipped`.
@@ -144,6 +162,8 @@ mod tests {
     use baton_core::graph::{Policy, StepShape};
     use baton_core::{AttemptEnd, Event, EventKind, ExitCause, GraphBuilder, OnFailure, RunCreated, RunId, Time};
 
+    use serde_json::Map;
+
     use super::*;
 
     const STYLE: Style = Style { color: false, unicode: true };
@@ -194,7 +214,7 @@ mod tests {
             hurry: false,
         });
         kinds.push(EventKind::StepCanceled { step: StepIndex(2), attempt: 0, end: None });
-        kinds.push(EventKind::RunCompleted { status: RunStatus::Failed });
+        kinds.push(EventKind::RunCompleted { status: RunStatus::Failed, outputs: Map::new() });
         let state = state(&kinds);
         let told = [told(1, 1, &["warning: unused"]), told(0, 3, &["cc: error", "make: *** [all] Error 1"])];
         insta::assert_snapshot!(render(&state, "deploy", &told, Time(0), STYLE), @"
@@ -224,7 +244,7 @@ mod tests {
                 EventKind::StepSucceeded { step, attempt: 1, end },
             ]
         };
-        let done = [EventKind::RunCompleted { status: RunStatus::Succeeded }];
+        let done = [EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: Map::new() }];
         let good = state(&[&ok(0)[..], &ok(1), &ok(2), &done].concat());
         let good = render(&good, "deploy", &[], Time(0), STYLE);
         insta::assert_snapshot!(good, @"✓ run 12 deploy succeeded in 14.2s: 3 succeeded");

@@ -46,6 +46,7 @@ struct Plan {
     graph: Graph,
     conditions: BTreeMap<StepIndex, Says>,
     invocations: BTreeMap<StepIndex, Says>,
+    outputs: Option<Says>,
     created: RunCreated,
 }
 
@@ -68,11 +69,18 @@ impl Plan {
         let mut builder = GraphBuilder::with_capacity(steps.len());
         builder.max_concurrency = 8;
         let mut created = RunCreated::default();
+        let mut outputs = None;
+        let says = |value: &str| if value == "error" { Says::Error } else { Says::Value(value.to_owned()) };
         for words in lines.iter().filter(|words| words.first() == Some(&"plan")) {
             for (option, value) in words[1..].iter().map(|word| word.split_once('=').expect("option=value")) {
                 match option {
                     "concurrency" => builder.max_concurrency = value.parse().expect("a number"),
                     "timeout" => builder.timeout = Some(millis(value)),
+                    "sla" => builder.sla = Some(millis(value)),
+                    "outputs" => {
+                        builder.has_outputs = true;
+                        outputs = Some(says(value));
+                    }
                     "locks" => builder.plan_locks.names = names(value),
                     "lock_wait" => builder.plan_locks.wait_timeout = Some(millis(value)),
                     "kept" => {
@@ -94,7 +102,6 @@ impl Plan {
                     shape.depends_on.push(place(word));
                     continue;
                 };
-                let says = || if value == "error" { Says::Error } else { Says::Value(value.to_owned()) };
                 let policy = &mut shape.policy;
                 match option {
                     "retries" => policy.retries = value.parse().expect("a number"),
@@ -121,19 +128,20 @@ impl Plan {
                     }
                     "locks" => shape.locks = LockRequest { names: names(value), ..shape.locks },
                     "lock_wait" => shape.locks.wait_timeout = Some(millis(value)),
+                    "finally" => shape.finally = value.parse().expect("true or false"),
                     "cond" => {
                         shape.conditional = true;
-                        conditions.insert(step, says());
+                        conditions.insert(step, says(value));
                     }
                     "invokes" => {
-                        invocations.insert(step, says());
+                        invocations.insert(step, says(value));
                     }
                     _ => panic!("a step has no option `{option}`"),
                 }
             }
             builder.add(words[0], shape);
         }
-        Self { graph: builder.build(), conditions, invocations, created }
+        Self { graph: builder.build(), conditions, invocations, outputs, created }
     }
 }
 
@@ -159,6 +167,14 @@ impl Evaluate for Plan {
             }
             Some(Says::Error) => Err("no such key: `steps.x.outputs.y`".to_owned()),
             None => Ok(None),
+        }
+    }
+
+    fn outputs(&self, _: &RunState) -> Result<Map<String, Value>, String> {
+        match &self.outputs {
+            Some(Says::Value(value)) => Ok(Map::from_iter([("out".to_owned(), Value::String(value.clone()))])),
+            Some(Says::Error) => Err("the output `out`: no such key: `steps.x.outputs.y`".to_owned()),
+            None => panic!("the outputs of a plan were asked for that has none"),
         }
     }
 }
@@ -390,7 +406,12 @@ impl World {
                 };
                 format!("run stops: {}; {how}", stop_reason(&self.state, reason))
             }
-            EventKind::RunCompleted { status } => format!("run {}", status.word()),
+            EventKind::RunFinally { status } => format!("all else {}: what stands in finally may start", status.word()),
+            EventKind::RunSlaPassed { due } => format!("the run should have been over at {}", seconds(due)),
+            EventKind::RunCompleted { status, outputs } if outputs.is_empty() => format!("run {}", status.word()),
+            EventKind::RunCompleted { status, outputs } => {
+                format!("run {} with {}", status.word(), Value::Object(outputs.clone()))
+            }
             EventKind::StepCondition { step } => format!("{}: its condition holds", id(step)),
             EventKind::StepStarted { step, attempt, invocation } => match invocation {
                 Some(invocation) => format!("{} starts with {}", name(step, attempt), invocation.with),

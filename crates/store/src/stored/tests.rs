@@ -108,9 +108,19 @@ fn events_of_sample() -> Vec<Event> {
         EventKind::StepSkipped { step: A, reason: SkipReason::Condition },
         EventKind::StepSkipped { step: A, reason: SkipReason::Dependency { step: B } },
         EventKind::StepSkipped { step: A, reason: SkipReason::FallbackNotNeeded { step: B } },
-        EventKind::RunCompleted { status: RunStatus::Succeeded },
-        EventKind::RunCompleted { status: RunStatus::Failed },
-        EventKind::RunCompleted { status: RunStatus::Canceled },
+        EventKind::RunStopping {
+            reason: StopReason::Outputs { error: "`url`: no such key".into() },
+            until: Time(99),
+            hurry: false,
+        },
+        EventKind::RunFinally { status: RunStatus::Canceled },
+        EventKind::RunSlaPassed { due: Time(500) },
+        EventKind::RunCompleted {
+            status: RunStatus::Succeeded,
+            outputs: [("url".to_owned(), json!({"port": 80}))].into_iter().collect(),
+        },
+        EventKind::RunCompleted { status: RunStatus::Failed, outputs: Map::new() },
+        EventKind::RunCompleted { status: RunStatus::Canceled, outputs: Map::new() },
     ];
     (1000..).zip(kinds).map(|(at, kind)| Event { at: Time(at), kind }).collect()
 }
