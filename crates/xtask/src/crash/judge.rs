@@ -15,16 +15,27 @@ pub struct Expected {
     pub steps: BTreeMap<String, String>,
     /// The run's status.
     pub status: String,
+    /// The status before `finally`, where that began.
+    pub before_finally: String,
+    /// The values of the plan's outputs.
+    pub outputs: Value,
 }
 
 impl Expected {
     /// A run that somebody canceled, wherever its steps were.
     pub fn canceled() -> Expected {
-        Expected { steps: BTreeMap::new(), status: "canceled".to_owned() }
+        Expected { status: "canceled".to_owned(), ..Expected::default() }
     }
 
     fn is_met_by(&self, found: &Expected) -> bool {
-        found.status == self.status && (self.steps.is_empty() || found.steps == self.steps)
+        if self.steps.is_empty() && self.status == "canceled" {
+            // Who cancels what cleans up after a failure still has a run that failed.
+            return found.status == "canceled" || (found.status == "failed" && found.before_finally == "failed");
+        }
+        found.status == self.status
+            && found.before_finally == self.before_finally
+            && found.outputs == self.outputs
+            && found.steps == self.steps
     }
 }
 
@@ -139,6 +150,9 @@ fn failure(said: &Said) -> Option<String> {
     lines.filter_map(|line| line["error"]["code"].as_str().map(str::to_owned)).next_back()
 }
 
+/// How the ids of the steps begin that stand in the `finally` of the reference plans.
+const FINALLY: &str = "finally-";
+
 /// What the program calls a run, or a whole store, that is not there.
 const NO_RUN: &str = "no-such-run";
 const NO_STORE: &str = "no-store";
@@ -191,6 +205,7 @@ fn is_last(event: &Value) -> bool {
 /// What a log may not say, whatever the plan.
 fn grammar(events: &[Value]) -> Vec<String> {
     let mut problems = Vec::new();
+    let mut is_finally = false;
     let mut over: BTreeSet<&str> = BTreeSet::new();
     let mut running: BTreeMap<&str, u64> = BTreeMap::new();
     let mut last_attempt: BTreeMap<&str, u64> = BTreeMap::new();
@@ -200,7 +215,14 @@ fn grammar(events: &[Value]) -> Vec<String> {
         if kind(event) == "run_resumed" {
             to_lose = running.keys().copied().collect();
         }
+        if kind(event) == "run_finally" && std::mem::replace(&mut is_finally, true) {
+            problems.push("`finally` begins twice".to_owned());
+        }
         let Some((step, attempt)) = attempt_of(event) else { continue };
+        // What was never started may be canceled at any time.
+        if attempt > 0 && step.starts_with(FINALLY) != is_finally {
+            problems.push(format!("this belongs to the other side of the beginning of `finally`: {event}"));
+        }
         if over.contains(step) {
             problems.push(format!("something follows after the step's end: {event}"));
         }
@@ -243,8 +265,12 @@ fn ends(events: &[Value]) -> Expected {
         {
             expected.steps.insert(step.to_owned(), kind(event).to_owned());
         }
+        if kind(event) == "run_finally" {
+            event["status"].as_str().unwrap_or("").clone_into(&mut expected.before_finally);
+        }
         if kind(event) == "run_completed" {
             event["status"].as_str().unwrap_or("").clone_into(&mut expected.status);
+            expected.outputs = event["outputs"].clone();
         }
     }
     expected
@@ -369,6 +395,8 @@ mod tests {
             "created" => serde_json::json!({"kind": "run_created"}),
             "resumed" => serde_json::json!({"kind": "run_resumed"}),
             "over" => serde_json::json!({"kind": "run_completed", "status": "succeeded"}),
+            "finally" => serde_json::json!({"kind": "run_finally", "status": "succeeded"}),
+            "late" => serde_json::json!({"kind": "step_started", "step": "finally-a", "attempt": 1}),
             _ => {
                 let (step, rest) = word.split_at(1);
                 let (sign, number) = rest.split_at(1);
@@ -400,6 +428,9 @@ mod tests {
             ("created a+1 over", "have no end"),
             ("created a+1 a=1", "is not over"),
             ("created created over", "exactly once"),
+            ("created a+1 a=1 finally finally over", "begins twice"),
+            ("created finally a+1 a=1 over", "the other side"),
+            ("created late finally over", "the other side"),
         ];
         for (words, fault) in faults {
             let found = grammar(&log(words)).join("\n");

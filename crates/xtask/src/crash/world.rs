@@ -10,7 +10,7 @@ use super::step::{LEDGER, WORLD};
 use crate::workspace;
 
 /// The reference plans, in the order in which they are run.
-pub const PLANS: &[&str] = &["first", "retries", "policies", "locks", "abort", "output", "deaf"];
+pub const PLANS: &[&str] = &["first", "retries", "policies", "locks", "abort", "output", "deaf", "finally"];
 
 /// The steps that the reference plans must have in all.
 pub const MIN_STEPS: usize = 40;
