@@ -339,8 +339,9 @@ impl Host {
         assert!(!self.by_key.contains_key(&key), "attempt {key:?} is started while it runs");
         let output_name = self.scratch.next_name();
         let mark = Mark::of_attempt(&job.attempt_name);
-        let (pid, handle, pipe) = self.spawn(&job, &output_name, mark)?;
+        // From before there is a process: it may run for a while before this one goes on.
         let started = Instant::now();
+        let (pid, handle, pipe) = self.spawn(&job, &output_name, mark)?;
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, running: None });
             self.slots.len() - 1
