@@ -8,7 +8,7 @@ use baton_core::operation::{Argument, Meaning, Row, TABLE, Takes};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, builder::PossibleValuesParser, value_parser};
 
 use crate::face::{Face, Format};
-use crate::failure::{EXIT_USAGE, Failure};
+use crate::failure::{EXIT_OK, EXIT_REFUSED, EXIT_USAGE, Failure};
 use crate::{commands, help, manual};
 
 /// What everything that can be asked for answers with: the exit code.
@@ -183,7 +183,18 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         failure.exit
     });
     face.out.flush();
-    ExitCode::from(exit)
+    ExitCode::from(told(exit, &mut face))
+}
+
+/// The exit code of a command whose answer may not have come through.
+fn told(exit: u8, face: &mut Face) -> u8 {
+    let Some(error) = face.out.broken() else { return exit };
+    let failure = Failure::new("output-lost", EXIT_REFUSED, "not everything could be written to standard output")
+        .because(&error)
+        .hint("nothing of a run is lost: see `baton status`, `baton logs` and `baton events`");
+    face.failure(&failure);
+    // How a run ended says more than that nobody could read it.
+    if exit == EXIT_OK { failure.exit } else { exit }
 }
 
 /// The value of an option, read before the grammar is asked: how to talk must be known to say what is wrong.

@@ -113,8 +113,8 @@ pub fn tell_abandoned(store: &dyn Store, face: &mut Face, but_for: Option<RunId>
         }
     }
     if abandoned.len() > MAX_NAMED_RUNS && !face.is_json() {
-        let more = abandoned.len() - MAX_NAMED_RUNS;
-        face.note(&format!("note: {more} more runs are abandoned; see: baton runs --status abandoned"));
+        let more = words::counted((abandoned.len() - MAX_NAMED_RUNS) as u64, "more run is", "more runs are");
+        face.note(&format!("note: {more} abandoned; see: baton runs --status abandoned"));
     }
     Ok(())
 }

@@ -15,6 +15,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const WAITING_BYTES: usize = 4 << 20;
 /// A reader that has read nothing for so long is one that does not read.
 const READER_SECS: i64 = 1;
+/// The same for a program that reads JSON lines, which must not have gaps: so much waits for it,
+const WAITING_BYTES_OF_PROGRAM: usize = 64 << 20;
+/// and when it has read nothing for so long after that, it gets nothing more at all.
+const PROGRAM_SECS: i64 = 10;
 /// A pipe that says it has room takes so much without waiting (on Linux; elsewhere less, and a write may then wait).
 const PIPE_BYTES: usize = 4096;
 
@@ -27,6 +31,17 @@ pub enum Format {
     Json,
 }
 
+/// What is done about a reader who is slow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// It is waited for, however long it takes.
+    Endless,
+    /// What it does not read is counted and left out.
+    LeavesOut,
+    /// It gets every byte up to the one after which it gets nothing more.
+    GivesUp,
+}
+
 /// One of the two standard streams, buffered by us: `std`'s would write at every line.
 #[derive(Debug)]
 pub struct Stream {
@@ -35,15 +50,24 @@ pub struct Stream {
     /// Since when something waits in the buffer.
     since: Option<Instant>,
     is_closed: bool,
-    /// Whether a slow reader is waited for.
-    is_patient: bool,
+    /// Why nothing can be written any more, where that is not that the reader has gone away.
+    broken: Option<rustix::io::Errno>,
+    patience: Patience,
     /// Bytes that a reader who does not read will not see; `None`: it reads.
     lost: Option<u64>,
 }
 
 impl Stream {
     fn new(is_error: bool) -> Self {
-        Self { is_error, buffer: Vec::new(), since: None, is_closed: false, is_patient: true, lost: None }
+        Self {
+            is_error,
+            buffer: Vec::new(),
+            since: None,
+            is_closed: false,
+            broken: None,
+            patience: Patience::Endless,
+            lost: None,
+        }
     }
 
     fn descriptor(&self) -> BorrowedFd<'static> {
@@ -67,8 +91,13 @@ impl Stream {
     }
 
     /// While runs are driven here nobody may hold them up: not a pager that waits for a key, not a stopped terminal.
-    pub fn set_patient(&mut self, is_patient: bool) {
-        self.is_patient = is_patient;
+    pub fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
+    /// Why not everything could be written, where the reader had not simply gone away.
+    pub fn broken(&self) -> Option<std::io::Error> {
+        self.broken.map(std::io::Error::from)
     }
 
     /// Adds bytes, and writes when there are many.
@@ -76,8 +105,21 @@ impl Stream {
         if self.is_closed {
             return;
         }
-        if !self.is_patient && self.buffer.len() + bytes.len() > WAITING_BYTES && self.lost.is_none() {
-            self.wait_for_reader();
+        let (limit, seconds) = match self.patience {
+            Patience::Endless => (usize::MAX, 0),
+            Patience::LeavesOut => (WAITING_BYTES, READER_SECS),
+            Patience::GivesUp => (WAITING_BYTES_OF_PROGRAM, PROGRAM_SECS),
+        };
+        if self.buffer.len() + bytes.len() > limit && self.lost.is_none() && !self.wait_for_reader(limit, seconds) {
+            match self.patience {
+                Patience::Endless | Patience::LeavesOut => self.lost = Some(0),
+                Patience::GivesUp => {
+                    self.broken = Some(rustix::io::Errno::TIMEDOUT);
+                    self.is_closed = true;
+                    self.buffer = Vec::new();
+                    return;
+                }
+            }
         }
         if let Some(lost) = &mut self.lost {
             *lost += bytes.len() as u64;
@@ -89,16 +131,16 @@ impl Stream {
         }
     }
 
-    /// Waits until a reader that does read has caught up by half. From one that does not, what comes next is kept away.
-    fn wait_for_reader(&mut self) {
-        let limit = Timespec { tv_sec: READER_SECS, tv_nsec: 0 };
-        while self.buffer.len() > WAITING_BYTES / 2 && !self.is_closed {
-            if !has_room(self.descriptor(), Some(&limit)) {
-                self.lost = Some(0);
-                return;
+    /// Waits until a reader that does read has caught up by half; answers whether it did.
+    fn wait_for_reader(&mut self, limit: usize, seconds: i64) -> bool {
+        let patience = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        while self.buffer.len() > limit / 2 && !self.is_closed {
+            if !has_room(self.descriptor(), Some(&patience)) {
+                return false;
             }
             self.flush();
         }
+        true
     }
 
     /// Whether something was gathered and not yet written.
@@ -125,7 +167,7 @@ impl Stream {
         self.since = None;
         while written < self.buffer.len() && !self.is_closed {
             let mut rest = &self.buffer[written..];
-            if !self.is_patient {
+            if self.patience != Patience::Endless {
                 if !has_room(descriptor, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
                     break;
                 }
@@ -136,11 +178,14 @@ impl Stream {
                 Ok(0) => self.is_closed = true,
                 Ok(count) => written += count,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) if self.is_patient => {
+                Err(rustix::io::Errno::AGAIN) if self.patience == Patience::Endless => {
                     has_room(descriptor, None);
                 }
                 Err(rustix::io::Errno::AGAIN) => break,
-                Err(_) => self.is_closed = true,
+                Err(error) => {
+                    self.broken = Some(error).filter(|error| *error != rustix::io::Errno::PIPE);
+                    self.is_closed = true;
+                }
             }
         }
         if self.is_closed {

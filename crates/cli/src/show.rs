@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use baton_core::{Event, EventKind, RunId, RunStatus, StepIndex};
 use baton_engine::{Clock, Notice, Observer, RunView, TICK};
 
-use crate::face::{Face, Format};
+use crate::face::{Face, Format, Patience};
 use summary::Told;
 
 /// Failures of one run that are kept to be told at its end, of each kind; the rest is counted.
@@ -49,10 +49,10 @@ impl<'a> Show<'a> {
             let color = face.color;
             Way::Plain(plain::Plain::new(lines::Style::of_environment(color), many, face.out.is_terminal()))
         };
-        // Programs get every line, however long they take; people can look into the log.
-        let is_patient = matches!(way, Way::Json(_));
-        face.out.set_patient(is_patient);
-        face.err.set_patient(is_patient);
+        // A program can make nothing of lines with gaps between them; people can look into the log.
+        let patience = if matches!(way, Way::Json(_)) { Patience::GivesUp } else { Patience::LeavesOut };
+        face.out.set_patience(patience);
+        face.err.set_patience(patience);
         Self {
             face,
             way,
@@ -94,8 +94,8 @@ impl<'a> Show<'a> {
         if let Way::Live(live) = &mut self.way {
             live.take_down(&mut self.face.err);
         }
-        self.face.out.set_patient(true);
-        self.face.err.set_patient(true);
+        self.face.out.set_patience(Patience::Endless);
+        self.face.err.set_patience(Patience::Endless);
         // What matters most comes through, however far behind the reader is.
         let stream = match self.way {
             Way::Live(_) | Way::Quiet => &mut self.face.err,

@@ -503,3 +503,34 @@ fn the_plans_of_this_repository_do_what_they_say() {
     let checked = finish(place.command_of(&arguments).current_dir(root));
     assert_eq!(checked.exit, 0, "{checked:?}");
 }
+
+/// The disk behind standard output is full: whoever only looks must know, and a run ends as it would have.
+#[test]
+fn an_answer_that_does_not_come_through_is_no_success() {
+    let place = Place::new();
+    place.write("plan.yaml", "plan_id: p\nsteps: [{id: a, command: echo, args: [hi]}]\n");
+    let into_full = |arguments: &str| {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        finish(place.command(arguments).stdout(full).stderr(Stdio::piped()))
+    };
+    let looked = into_full("graph plan.yaml");
+    assert_eq!(looked.exit, 3, "{looked:?}");
+    assert!(looked.stderr.contains("error[output-lost]"), "{}", looked.stderr);
+    let mut ran = place.command("run plan.yaml");
+    let ran = ran.stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap()).output().unwrap();
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("error[output-lost]"), "{ran:?}");
+    assert_eq!(place.json("status")["status"], "succeeded");
+}
+
+#[test]
+fn the_same_key_with_another_plan_is_remarked() {
+    let place = Place::new();
+    let plan = "plan_id: p\nsteps: [{id: a, command: echo, args: [hi]}]\n";
+    place.write("plan.yaml", plan);
+    assert_eq!(place.baton("run plan.yaml --idempotency-key nightly").exit, 0);
+    let same = place.baton("run plan.yaml --idempotency-key nightly");
+    assert!(same.stdout.contains("submitted with this key before") && same.stderr.is_empty(), "{same:?}");
+    place.write("plan.yaml", &plan.replace("hi", "ho"));
+    let other = place.baton("run plan.yaml --idempotency-key nightly");
+    assert!(other.stderr.contains("the plan has changed since"), "{other:?}");
+}

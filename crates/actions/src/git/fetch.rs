@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::command::Git;
 use super::repository::{
-    Repository, check_branch, check_remote, commit_of, count_commits, is_ancestor, short, tracking_ref,
+    Repository, check_branch, check_remote, commit_of, commits, count_commits, is_ancestor, short, tracking_ref,
 };
 use super::{Outcome, bad_input, blocked, here, origin, outputs, ref_locks, say};
 use crate::registry::ActionFailure;
@@ -71,8 +71,9 @@ pub(super) fn select(input: SelectInput) -> Outcome {
     let behind = count_commits(git, &source_commit, &target_commit, None)?;
     say(format_args!("target {} ({} of {})", short(&target_commit), input.branch, input.remote));
     say(format_args!(
-        "source {} ({source_ref}): {ahead} commits to merge, {behind} behind the target",
-        short(&source_commit)
+        "source {} ({source_ref}): {} to merge, {behind} behind the target",
+        short(&source_commit),
+        commits(ahead)
     ));
     Ok(outputs(json!({
         "target_commit": target_commit,

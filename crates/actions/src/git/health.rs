@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::command::Git;
 use super::repository::{
-    Repository, check_branch, check_remote, commit_of, count_commits, is_ancestor, output_path, short, tracking_ref,
+    Repository, check_branch, check_remote, commit_of, commits, count_commits, is_ancestor, output_path, short,
+    tracking_ref,
 };
 use super::{Outcome, blocked, commit_id, failed, here, origin, outputs, path_text, say};
 use crate::registry::ActionFailure;
@@ -144,7 +145,7 @@ pub(super) fn sync_health(input: HealthInput) -> Outcome {
         (_, 0) => "ahead",
         _ => "diverged",
     };
-    say(format_args!("the source is {ahead} commits ahead of the target and {behind} behind it: {relation}"));
+    say(format_args!("the source is {} ahead of the target and {behind} behind it: {relation}", commits(ahead)));
     let blocking: Vec<String> = findings
         .iter()
         .filter(|finding| finding.blocks)
@@ -260,7 +261,7 @@ fn local_branch(git: &Git, input: &HealthInput) -> Result<Option<Finding>, Actio
     let name = "local branch";
     if is_ancestor(git, &local, remote)? {
         let behind = count_commits(git, &local, remote, None)?;
-        let detail = format!("{behind} commits behind {}", tracking_ref(&input.remote, &input.branch));
+        let detail = format!("{} behind {}", commits(behind), tracking_ref(&input.remote, &input.branch));
         return Ok((behind > 0).then_some(Finding { name, blocks: false, detail }));
     }
     let left_out = count_commits(git, remote, &local, Some(&input.source_commit))?;
@@ -271,8 +272,8 @@ fn local_branch(git: &Git, input: &HealthInput) -> Result<Option<Finding>, Actio
     let advice =
         if blocks { "; push or merge them first, or leave them out on purpose with --var UNPUSHED=leave" } else { "" };
     let detail = format!(
-        "{left_out} commits of {} (up to {}) are neither on {} nor in the source, so they are not part of the \
-         merge{advice}",
+        "{} of {} (up to {}) missing both on {} and in the source, and so in the merge{advice}",
+        commits(left_out),
         input.branch,
         short(&local),
         input.remote,

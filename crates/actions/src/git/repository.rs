@@ -97,6 +97,11 @@ pub(super) fn short(commit: &str) -> &str {
     commit.get(..10).unwrap_or(commit)
 }
 
+/// So many commits, in words.
+pub(super) fn commits(count: u64) -> String {
+    if count == 1 { "1 commit".to_owned() } else { format!("{count} commits") }
+}
+
 /// A path as text for an output, which is JSON.
 pub(super) fn output_path(path: &Path) -> Result<String, ActionFailure> {
     path.to_str().map(str::to_owned).ok_or_else(|| {

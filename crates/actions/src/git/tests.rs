@@ -748,7 +748,7 @@ fn an_unhealthy_repository_is_refused_with_the_way_out() {
         "repository": world.user(), "branch": "main", "source": "topic",
         "target_commit": fetched["target_commit"], "source_commit": git(&world.user(), &["rev-parse", "topic"]),
     });
-    refused(run("git.sync_health", input.clone()), EXIT_BLOCKED, &["1 commits of main", "UNPUSHED=leave"]);
+    refused(run("git.sync_health", input.clone()), EXIT_BLOCKED, &["1 commit of main", "UNPUSHED=leave"]);
     let mut leave = input;
     leave["unpushed"] = json!("leave");
     run("git.sync_health", leave).expect("left out on purpose");

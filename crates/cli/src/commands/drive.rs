@@ -182,10 +182,11 @@ fn start(store: SqliteStore, submission: Submission, face: &mut Face) -> Answer 
     let limit = submission.created.max_concurrency.unwrap_or(submission.compiled.graph.max_concurrency());
     let plan_id = submission.created.plan_id.clone();
     let retry_of = submission.created.retry_of;
+    let plan_sha256 = submission.created.plan_sha256.clone();
     let submitted = engine.submit(submission).map_err(of_engine)?;
     let run = submitted.run;
     if submitted.existing {
-        return existing(&engine, run, face);
+        return existing(&engine, run, &plan_sha256, face);
     }
     if face.is_json() {
         for event in engine.store().events(Log::Run(run), 0, 1).map_err(of_store)? {
@@ -202,15 +203,19 @@ fn start(store: SqliteStore, submission: Submission, face: &mut Face) -> Answer 
 }
 
 /// The answer to a second submission under the same key.
-fn existing(engine: &LocalEngine, run: RunId, face: &mut Face) -> Answer {
+fn existing(engine: &LocalEngine, run: RunId, plan_sha256: &str, face: &mut Face) -> Answer {
     let row = engine.store().run(run).map_err(of_store)?;
+    let is_same_plan = row.plan_sha256 == plan_sha256;
     let owner = baton_engine::live_owner(engine.store(), &row).map_err(of_engine)?;
     let situation = baton_engine::situation(&row, owner.as_ref());
     let word = situation.word();
     if face.is_json() {
-        face.document(&json!({ "run": run, "existing": true, "status": word }));
+        face.document(&json!({ "run": run, "existing": true, "same_plan": is_same_plan, "status": word }));
     } else {
         face.text(&format!("run {run} was submitted with this key before and is {word}: see `baton status {run}`\n"));
+        if !is_same_plan {
+            face.note("note: the plan has changed since; for a run of what it says now, take another key");
+        }
     }
     let result = match row.phase {
         baton_store::RunPhase::Ended(status) => Some(status),

@@ -221,6 +221,8 @@ fn status_json(seen: &Inspection, told: &[Told], now: Time) -> Value {
             let facts = &told[step.at()];
             json!({
                 "step": state.graph().id(step),
+                "name": loaded.plan.name(step),
+                "finally": state.graph().is_finally(step),
                 "status": state.status(step).word(),
                 "attempts": state.attempt(step),
                 "started_at": facts.started.map(rfc3339),
@@ -305,7 +307,7 @@ fn status_text(seen: &Inspection, told: &[Told], now: Time, style: Style) -> Str
         Situation::Live | Situation::Stopping | Situation::Abandoned => format!(" ({} %)", percent(seen)),
     };
     fact("steps", format!("{}{percent}", summary::counts(state)));
-    out += &step_table(state, told, now, owner.is_some(), style);
+    out += &step_table(seen, told, now, style);
     match situation {
         Situation::Abandoned => {
             out += &format!("\ngo on with: baton resume {}\n", row.run);
@@ -318,18 +320,20 @@ fn status_text(seen: &Inspection, told: &[Told], now: Time, style: Style) -> Str
     out
 }
 
-fn step_table(state: &RunState, told: &[Told], now: Time, is_driven: bool, style: Style) -> String {
+fn step_table(seen: &Inspection, told: &[Told], now: Time, style: Style) -> String {
+    let (state, plan, is_driven) = (&seen.loaded.state, &seen.loaded.plan, seen.owner.is_some());
     let graph = state.graph();
     let mut table = vec![["step", "status", "attempts", "took", ""].map(str::to_owned).to_vec()];
-    // Where there are too many, those that ended well are left out first.
-    let all = graph.len() <= MAX_STEPS;
-    let is_shown = |step: &StepIndex| {
-        all || !matches!(
+    // Where there are too many, those that ended well or have not begun are left out first.
+    let is_dull = |step: &StepIndex| {
+        matches!(
             state.status(*step),
             StepStatus::Succeeded | StepStatus::Kept | StepStatus::Waiting | StepStatus::Canceled
         )
     };
-    let shown: Vec<StepIndex> = graph.steps().filter(is_shown).take(MAX_STEPS).collect();
+    let first = graph.steps().filter(|step| !is_dull(step)).chain(graph.steps().filter(is_dull));
+    let mut shown: Vec<StepIndex> = first.take(MAX_STEPS).collect();
+    shown.sort_unstable();
     for step in &shown {
         let facts = &told[step.at()];
         let status = state.status(*step);
@@ -346,16 +350,19 @@ fn step_table(state: &RunState, told: &[Told], now: Time, is_driven: bool, style
         };
         let tolerated = status == StepStatus::Failed && !state.failure_counts(*step);
         let remark = if tolerated { format!("{remark} (tolerated)") } else { remark };
+        // A title says more than an id, and stands where there is most room.
+        let (id, name) = (graph.id(*step), plan.name(*step));
+        let remark = if name == id { remark } else { format!("{name}  {remark}").trim_end().to_owned() };
         let attempts = state.attempt(*step);
         table.push(vec![
-            graph.id(*step).to_owned(),
+            id.to_owned(),
             status.word().to_owned(),
             if attempts > 0 { attempts.to_string() } else { String::new() },
             took,
             escape::one_line(&remark),
         ]);
     }
-    let text = if shown.is_empty() { String::new() } else { words::table(&table) };
+    let text = words::table(&table);
     let mut out = format!("\n{}", paint_rows(&text, shown.iter().map(|step| state.status(*step).word()), style));
     if shown.len() < graph.len() {
         let more = words::grouped((graph.len() - shown.len()) as u64);

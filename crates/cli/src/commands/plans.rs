@@ -52,8 +52,13 @@ pub fn read_and_compile(given: Given<'_>, face: &mut Face) -> Result<ReadPlan, F
 
 fn bad_plan(source: &Source, problems: &[Problem], face: &Face) -> Failure {
     let name = &source.name;
-    let mut failure = Failure::new("bad-plan", EXIT_USAGE, format!("`{name}` cannot run: {}", tally(problems)))
-        .hint(format!("mend what is marked above, then try again: baton check {name}"));
+    let mut failure = Failure::new("bad-plan", EXIT_USAGE, format!("`{name}` cannot run: {}", tally(problems))).hint(
+        if problems.iter().all(|problem| problem.span.is_none()) {
+            "the plan is in order; mend what was asked of it".to_owned()
+        } else {
+            format!("mend what is marked above, then try again: baton check {name}")
+        },
+    );
     let text = baton_lang::render_all(problems, source, face.color_err);
     failure.problems = Some(Box::new((problems.iter().map(|problem| problem.to_json(source)).collect(), text)));
     failure

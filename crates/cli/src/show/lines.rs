@@ -164,8 +164,9 @@ pub fn line(state: &RunState, at: Time, kind: &EventKind) -> Option<Line> {
         }
         EventKind::StepRetry { step, attempt, due } => {
             let wait = due.since(at);
-            let when = if wait.0 == 0 { "now".to_owned() } else { format!("in {}", words::duration(wait)) };
-            step_line(Tone::Again, *step, format!("runs again {when}{}", of(*step, *attempt)))
+            // One that comes at once says so itself, unless this process is about to go.
+            let words = || format!("runs again in {}{}", words::duration(wait), of(*step, *attempt));
+            if wait.0 == 0 { None } else { step_line(Tone::Again, *step, words()) }
         }
         EventKind::StepSkipped { step, reason } => {
             let words = match reason {
