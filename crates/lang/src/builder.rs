@@ -1,5 +1,6 @@
 //! From events to a plan: every field read by what the table says of it, every problem noted, nothing kept twice.
 
+mod declarations;
 mod steps;
 mod texts;
 mod values;
@@ -12,6 +13,7 @@ use crate::fields::{self, Field, Kind, Level, Name, Unknown};
 use crate::plan::{Data, Globals, NO_STEP, NodeKind, Text, Variable};
 use crate::problem::{Problem, shorten};
 use crate::schema::ActionCatalog;
+use crate::schema::read::SchemaReader;
 use crate::source::{Source, Span};
 use crate::strings::Sym;
 use crate::template;
@@ -47,7 +49,8 @@ pub(crate) struct Builder<'s, 'c> {
     pub(crate) links: Links,
     template_of: HashMap<Sym, u32>,
     expression_of: HashMap<Sym, Option<u32>>,
-    /// The step that is being read, or [`NO_STEP`].
+    schemas: SchemaReader,
+    /// The step that is being read, [`NO_STEP`], or [`crate::plan::IN_OUTPUTS`].
     step: u32,
 }
 
@@ -61,6 +64,7 @@ impl<'s, 'c> Builder<'s, 'c> {
             links: Links::default(),
             template_of: HashMap::new(),
             expression_of: HashMap::new(),
+            schemas: SchemaReader::default(),
             step: NO_STEP,
         }
     }
@@ -172,7 +176,9 @@ impl<'s, 'c> Builder<'s, 'c> {
             seen.push(field.name);
             match field.kind {
                 Kind::Object(level) => this.globals(field, level),
-                Kind::Steps => this.steps(field),
+                Kind::Steps(_) => this.steps(field),
+                Kind::Schemas => this.data.inputs = this.declared(field),
+                Kind::Values => this.data.outputs = this.plan_outputs(field),
                 Kind::Anything => {
                     let node = this.node(false);
                     match node {
@@ -239,6 +245,7 @@ impl<'s, 'c> Builder<'s, 'c> {
             (Name::Locks, Read::Raws(raws)) => self.data.locks = self.locks(raws),
             (Name::LockWait, Read::Millis(wait)) => self.data.lock_wait = Some(wait),
             (Name::PlanTimeout, Read::Millis(timeout)) => self.data.timeout = Some(timeout),
+            (Name::Sla, Read::Millis(sla)) => self.data.sla = Some(sla),
             _ => {}
         }
     }

@@ -49,7 +49,7 @@ fn report_json(text: &str) -> String {
 
 #[test]
 fn unknown_fields_name_what_was_meant() {
-    let plan = r#"{"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+    let plan = r#"{"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
   {"id": "a", "command": "x", "needs": ["b"], "timeout": 5, "xyzzy": 1, "for_each": [], "plan_id": "q",
    "ui_hints": {"grp": "g"}}
 ]}"#;
@@ -57,21 +57,21 @@ fn unknown_fields_name_what_was_meant() {
     error[unknown_field]: a plan has no field `stepz`
      --> plan.json:1:18
       |
-    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+    1 | {"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
       |                  ^^^^^^^
       = help: did you mean `steps`?
 
-    error[not_available]: `finally` is not available yet in this version of Baton
+    error[not_available]: `matrix` is not available yet in this version of Baton
      --> plan.json:1:31
       |
-    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
-      |                               ^^^^^^^^^
+    1 | {"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
+      |                               ^^^^^^^^
 
     error[unknown_field]: `globals` has no field `max_concurency`
-     --> plan.json:1:58
+     --> plan.json:1:57
       |
-    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
-      |                                                          ^^^^^^^^^^^^^^^^
+    1 | {"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
+      |                                                         ^^^^^^^^^^^^^^^^
       = help: did you mean `max_concurrency`?
 
     error[unknown_field]: a step has no field `needs`
@@ -509,7 +509,7 @@ fn expressions_are_checked_before_anything_runs() {
   {"id": "g", "command": "x", "depends_on": ["c"], "condition": "sise(steps.c.outputs.n) > 1"},
   {"id": "h", "command": "x", "depends_on": ["c"], "condition": "steps.c.state == 'failed' && steps[vars.X].status == 'a'"},
   {"id": "i", "command": "x", "depends_on": ["c"], "condition": "${{ true }}"},
-  {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+  {"id": "j", "command": "x", "depends_on": ["c"], "condition": "matrix.x == 1 && run.idd == 1"},
   {"id": "k", "command": "x", "depends_on": ["c"], "condition": "(1 == 1"},
   {"id": "l", "command": "x", "depends_on": ["c"], "condition": " "},
   {"id": "m", "command": "x", "args": ["${{ steps.m.status }}", "a ${{ }} b", "${{ 1 +"], "name": "${{ 1 }}"}
@@ -577,16 +577,16 @@ fn expressions_are_checked_before_anything_runs() {
       |                                                                 ^^^^^^^^^^^^^
       = help: take `${{` and `}}` away
 
-    error[not_available]: `inputs` is not available yet in this version of Baton
+    error[not_available]: `matrix` is not available yet in this version of Baton
       --> plan.json:10:66
        |
-    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "matrix.x == 1 && run.idd == 1"},
        |                                                                  ^^^^^^
 
     error[unknown_name]: `run` has no `idd`
       --> plan.json:10:87
        |
-    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "matrix.x == 1 && run.idd == 1"},
        |                                                                                       ^^^
        = help: did you mean `id`?
 

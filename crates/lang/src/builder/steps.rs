@@ -6,19 +6,22 @@ use baton_core::OnFailure;
 use baton_core::graph::Backoff;
 
 use super::{Builder, MAX_ID_BYTES, Raw, Read, Reference, describe};
-use crate::events::Event;
+use crate::events::{Event, ScalarKind};
 use crate::fields::{self, Field, Kind, Level, Name};
 use crate::plan::{Action, Body, Look, NO_STEP, Node, NodeKind, Occurrence, Rules, Step, Text, What};
 use crate::problem::{Problem, did_you_mean, shorten};
+use crate::schema::Schema;
 use crate::source::{Span, inside};
 use crate::strings::Sym;
 
 impl<'s> Builder<'s, '_> {
     pub(super) fn steps(&mut self, field: &'static Field) {
         let (event, span) = self.events.next();
+        let first = self.data.steps.len() as u32;
         match event {
             Event::ListStart => {}
             Event::End => return,
+            Event::Scalar(scalar) if scalar.kind == ScalarKind::Null && !field.required => return,
             other => {
                 self.wrong_type(field.key, &fields::wanted(field.kind), &other, span);
                 self.events.skip_rest(&other);
@@ -38,7 +41,10 @@ impl<'s> Builder<'s, '_> {
                 }
             }
         }
-        if self.data.steps.is_empty() {
+        let end = self.data.steps.len() as u32;
+        if field.name == Name::Finally {
+            self.data.finally = first..end;
+        } else if first == end {
             self.problem(Problem::error("no_steps", span, "the plan has no steps").hint("add at least one"));
         }
     }
@@ -48,6 +54,12 @@ impl<'s> Builder<'s, '_> {
         let mut draft = Draft::default();
         self.fields(Level::Step, |this, field, key| match field.kind {
             Kind::Object(level) => this.hints(field, level, &mut draft),
+            Kind::Schemas => {
+                let declared = this.declared(field);
+                if !declared.is_empty() {
+                    this.data.step_outputs.insert(this.step, declared);
+                }
+            }
             Kind::Anything => {
                 draft.seen.push(field.name);
                 draft.with = this.node(true).filter(|node| !matches!(node.kind, NodeKind::Null));
@@ -297,7 +309,8 @@ impl<'s> Builder<'s, '_> {
             self.problem(Problem::error("unknown_action", span, message).maybe_hint(hint));
             return;
         };
-        let schema = Arc::clone(self.data.schemas.entry(sym).or_insert_with(|| Arc::new(schema)));
+        let schema = self.data.schemas.entry(sym).or_insert_with(|| Arc::new(Schema::of_action(&schema)));
+        let schema = Arc::clone(schema);
         crate::schema::check_node(&schema, with, span, &self.data, &mut self.events.problems);
     }
 

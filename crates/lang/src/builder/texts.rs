@@ -8,6 +8,7 @@ use crate::problem::{Problem, shorten};
 use crate::source::{Span, inside};
 use crate::strings::Sym;
 use crate::template::{self, Piece};
+use crate::tree::{no_json_number, no_null_character};
 use crate::yaml;
 
 impl<'s> Builder<'s, '_> {
@@ -45,7 +46,7 @@ impl<'s> Builder<'s, '_> {
     /// A text of the plan, taken apart where it holds `${`.
     pub(super) fn text(&mut self, (text, span): &Raw<'s>, expressions: bool) -> Text {
         if text.contains('\0') {
-            self.problem(Problem::error("bad_text", *span, "a text cannot hold the character U+0000"));
+            self.problem(no_null_character(*span));
         }
         let sym = self.data.strings.add(text);
         if !template::is_template(text) {
@@ -137,8 +138,7 @@ impl<'s> Builder<'s, '_> {
                 ScalarKind::Number => match yaml::json_number(&scalar.text) {
                     Some(number) => NodeKind::Number(number),
                     None => {
-                        let message = format!("`{}` is no number that JSON can hold", shorten(&scalar.text));
-                        self.problem(Problem::error("wrong_type", span, message));
+                        self.problem(no_json_number(&scalar.text, span));
                         NodeKind::Null
                     }
                 },

@@ -4,6 +4,7 @@ use baton_core::Millis;
 use baton_core::graph::ExitCodes;
 
 use super::{Builder, Raw};
+use crate::duration;
 use crate::events::{Event, ScalarKind};
 use crate::fields::{self, Field, Kind, MAX_SECONDS};
 use crate::problem::{Problem, did_you_mean, shorten};
@@ -79,6 +80,31 @@ impl<'s> Builder<'s, '_> {
                 }
                 Read::Millis(Millis(((seconds * 1000.0).round() as u64).max(u64::from(field.kind == Kind::Timeout))))
             }
+            (Kind::Duration, ScalarKind::Number) => {
+                let seconds = number();
+                if seconds > 0.0 && seconds <= MAX_SECONDS {
+                    return Read::Millis(Millis(((seconds * 1000.0).round() as u64).max(1)));
+                }
+                range(self, &scalar.text)
+            }
+            (Kind::Duration, ScalarKind::Text) => match duration::parse(&scalar.text) {
+                Some(duration) if duration.0 > 0 && duration.0 as f64 <= MAX_SECONDS * 1000.0 => Read::Millis(duration),
+                Some(_) => range(self, &scalar.text),
+                None => {
+                    let message = format!(
+                        "`{}` takes {}, and this is the text \"{}\"",
+                        field.key,
+                        wanted(),
+                        shorten(&scalar.text)
+                    );
+                    let hint = match scalar.text.trim().parse::<f64>() {
+                        Ok(_) => format!("without quotes it is seconds: {}", scalar.text.trim()),
+                        Err(_) => "whole numbers with the units d, h, m and s, each once and in this order".into(),
+                    };
+                    self.problem(Problem::error("wrong_type", span, message).hint(hint));
+                    Read::Bad
+                }
+            },
             (Kind::Count(from, to), ScalarKind::Number) => {
                 let count = number();
                 if count.fract() != 0.0 || count < f64::from(from) || count > f64::from(to) || count.is_nan() {
