@@ -139,7 +139,7 @@ fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMa
             let value = match given {
                 Given::Text(text) => text.clone(),
                 Given::Value(value) => {
-                    problems.push(no_text(data, name, value));
+                    problems.push(no_text(data, name, value, problems));
                     String::new()
                 }
             };
@@ -228,17 +228,17 @@ fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMa
 }
 
 /// A value with a type for a variable, which has none.
-fn no_text(data: &Data, name: &str, value: &Value) -> Problem {
+fn no_text(data: &Data, name: &str, value: &Value, problems: &Problems) -> Problem {
     let found = Tree::from_value(value).called();
-    let name = shorten(name);
-    let (message, hint) = match data.variable_names().any(|variable| variable == name) {
-        true => {
-            (format!("--var {name}: a variable takes text, and this is {found}"), "values of other types are `inputs`")
-        }
-        false => (
-            format!("--var {name}: the plan has no input `{name}`, and a variable takes text; this is {found}"),
-            "declare it under `inputs`",
-        ),
+    let shown = shorten(name);
+    let (message, hint) = if data.variable_names().any(|variable| variable == name) {
+        let message = format!("--var {shown}: a variable takes text, and this is {found}");
+        (message, "values of other types are `inputs`".to_owned())
+    } else {
+        let message =
+            format!("--var {shown}: the plan has no input `{shown}`, and a variable takes text; this is {found}");
+        let near = problems.suggest(name, data.input_names());
+        (message, near.unwrap_or_else(|| "declare it under `inputs`".to_owned()))
     };
     Problem::error("wrong_type", Span::default(), message).nowhere().hint(hint)
 }
@@ -359,7 +359,9 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
 
 /// Values that the command line gives and the plan has no use for.
 fn unused(data: &Data, options: &Options, problems: &mut Problems) {
-    let mut candidates: BTreeSet<&str> = options.vars.keys().map(String::as_str).collect();
+    // What is no text was told before.
+    let texts = options.vars.iter().filter(|(_, given)| matches!(given, Given::Text(_)));
+    let mut candidates: BTreeSet<&str> = texts.map(|(name, _)| name.as_str()).collect();
     for name in data.variable_names().chain(data.input_names()) {
         candidates.remove(name);
     }

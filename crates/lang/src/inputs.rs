@@ -36,7 +36,7 @@ impl From<&str> for Given {
 pub(crate) fn inputs(data: &Data, options: &Options, problems: &mut Problems) -> Map<String, Value> {
     let mut out = Map::new();
     let mut findings = Findings::default();
-    for (name, declared) in &data.inputs {
+    for (name, declared) in data.inputs.iter().filter(|(_, declared)| declared.is_sound) {
         let name = data.str(*name);
         let value = match (options.vars.get(name), &declared.default) {
             (None, Some(default)) => default.clone(),

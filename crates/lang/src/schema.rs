@@ -294,8 +294,10 @@ impl Rule {
                     findings.push(misfit(message));
                 } else if !pattern.is_match(text) {
                     let pattern = shorten(pattern.as_str());
-                    findings
-                        .push(misfit(format!("`{path}` has the pattern `{pattern}`, and this is {}", tree.called())));
+                    findings.push(misfit(format!(
+                        "`{path}` takes text with the pattern `{pattern}`, and this is {}",
+                        tree.called()
+                    )));
                 }
             }
             (Rule::MinItems(least), Shape::List(items)) if (items.len() as u64) < *least => {

@@ -22,10 +22,9 @@ impl<'s> Builder<'s, '_> {
         let section = Path::new(field.key);
         self.entries(field, noun, |this, key, span| {
             if let Some(tree) = Tree::literal(&mut this.events) {
-                let declared = this.schemas.declared(&tree, &section.name(&key), span);
-                for problem in std::mem::take(&mut this.schemas.findings.problems) {
-                    this.problem(problem);
-                }
+                let (mut declared, problems) = this.schemas.declared(&tree, &section.name(&key), span);
+                declared.is_sound &= is_variable_name(&key);
+                problems.into_iter().for_each(|problem| this.problem(problem));
                 out.insert(this.data.strings.add(&key), declared);
             }
         });

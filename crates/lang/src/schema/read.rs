@@ -115,12 +115,14 @@ pub(crate) struct Declared {
     pub(crate) schema: Schema,
     pub(crate) default: Option<Value>,
     pub(crate) description: Option<String>,
+    /// Whether all of this is in order: then values can be held against it.
+    pub(crate) is_sound: bool,
 }
 
 /// Reads the schemas of one plan.
 #[derive(Debug, Default)]
 pub(crate) struct SchemaReader {
-    pub(crate) findings: Findings,
+    findings: Findings,
     patterns: usize,
 }
 
@@ -132,8 +134,13 @@ impl Schema {
 }
 
 impl SchemaReader {
-    /// The schema of something that has a name, with what belongs to its top only.
-    pub(crate) fn declared(&mut self, tree: &Tree<'_>, path: &Path<'_>, span: Span) -> Declared {
+    /// The schema of something that has a name, with what belongs to its top only; and what is wrong with it.
+    pub(crate) fn declared(&mut self, tree: &Tree<'_>, path: &Path<'_>, span: Span) -> (Declared, Vec<Problem>) {
+        let declared = self.read(tree, path, span);
+        (declared, std::mem::take(&mut self.findings.problems))
+    }
+
+    fn read(&mut self, tree: &Tree<'_>, path: &Path<'_>, span: Span) -> Declared {
         let Shape::Map(entries) = &tree.shape else {
             let known = TYPES.iter().map(|(_, word, _)| *word);
             let hint = match &tree.shape {
@@ -141,7 +148,7 @@ impl SchemaReader {
                 _ => "write {type: string}, or another type".to_owned(),
             };
             self.wrong(tree, path, "a schema", Some(hint));
-            return Declared { span, schema: Schema::default(), default: None, description: None };
+            return Declared { span, schema: Schema::default(), default: None, description: None, is_sound: false };
         };
         let find = |name: &str| entries.iter().find(|(key, _, _)| key == name).map(|(_, _, value)| value);
         if find("type").is_none() {
@@ -159,7 +166,8 @@ impl SchemaReader {
             Shape::Text(Some(text)) => Some(text.to_string()),
             _ => None,
         });
-        Declared { span, schema, default, description }
+        let is_sound = self.findings.problems.is_empty();
+        Declared { span, schema, default, description, is_sound }
     }
 
     /// A schema inside another.
@@ -335,7 +343,8 @@ impl SchemaReader {
             Ok(pattern) => schema.rules.push(Rule::Pattern(Box::new(pattern))),
             Err(error) => {
                 let message = format!("`{path}` cannot be taken: {error}");
-                self.bad(span, message, None);
+                let hint = "look-around and backreferences are not available, and a pattern is small";
+                self.bad(span, message, Some(hint.into()));
             }
         }
     }
