@@ -33,6 +33,7 @@ impl Expressions<'_> {
             cwd: &self.facts.cwd,
             status: &status,
             outputs: &outputs,
+            run_status: None,
         })
     }
 

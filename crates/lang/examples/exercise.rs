@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use baton_core::{RunId, StepStatus};
+use baton_core::{RunId, RunStatus, StepStatus};
 use baton_lang::{Format, Options, Scope, Source, check_expression, load, parse_var_file, render_all};
 use serde_json::{Map, Value, json};
 
@@ -54,13 +54,16 @@ fn plan(bytes: Vec<u8>, format: Format) -> bool {
         cwd: "/here",
         status: &|_| StepStatus::Succeeded,
         outputs: &|_| Some(&outputs),
+        run_status: Some(RunStatus::Succeeded),
     };
     for step in compiled.graph.steps().take(STEPS) {
         let _ = compiled.condition(step, &scope);
         let _ = compiled.invocation(step, &scope);
         let _ = compiled.preview(step);
         let _ = (compiled.name(step), compiled.tags(step), compiled.artifacts(step));
+        let _ = compiled.take_outputs(step, outputs.clone());
     }
+    let _ = compiled.outputs(&scope);
     true
 }
 

@@ -1,14 +1,17 @@
 //! What no single step can tell: whether the names that steps call each other by make a plan that can run.
 
+mod names;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::builder::Links;
-use crate::expr::{Expression, Facet};
 use crate::plan::{Data, Form, NO_STEP, Part, Text, What};
 use crate::problem::{Problem, Problems, shorten};
 use crate::source::{Source, Span};
 
+/// Why nothing outside `finally` can wait for what stands in it.
+const RUNS_LAST: &str = "steps in `finally` run after all others; take it out";
 /// How many steps of a cycle are written out.
 const SHOWN_CYCLE: usize = 12;
 
@@ -18,7 +21,7 @@ pub(crate) fn check(source: &Source, data: &mut Data, links: &Links, problems: &
     fallbacks(data, links, problems);
     let cyclic = order(data, links, problems);
     data.consumes.clone_from(&links.consumes);
-    references(source, data, cyclic, problems);
+    names::check(source, data, cyclic, problems);
     if !cyclic && !has_templates(data) {
         let name = |text: Text| match text.form() {
             Form::Plain(sym) => Cow::Borrowed(data.str(sym)),
@@ -52,6 +55,8 @@ fn dependencies(data: &mut Data, links: &Links, problems: &mut Problems) {
             } else if target == step {
                 let message = format!("step `{}` depends on itself", shorten(name));
                 problems.push(Problem::error("self_dependency", link.span, message).hint("take it out"));
+            } else if data.is_finally(target) != data.is_finally(step) {
+                problems.push(across(data, step, target, "depends on", link.span));
             } else if seen[target as usize] == step {
                 let message = format!("`{}` is listed twice", shorten(name));
                 problems.push(Problem::warning("no_effect", link.span, message).hint("take one out"));
@@ -64,6 +69,17 @@ fn dependencies(data: &mut Data, links: &Links, problems: &mut Problems) {
     starts.push(edges.len() as u32);
     data.edge_starts = starts;
     data.edges = edges;
+}
+
+/// A step that names one on the other side of `finally`.
+fn across(data: &Data, step: u32, target: u32, relation: &str, span: Span) -> Problem {
+    let (step_id, target_id) = (shorten(data.id(step)), shorten(data.id(target)));
+    let message = if data.is_finally(target) {
+        format!("`{step_id}` {relation} `{target_id}`, which is in `finally`")
+    } else {
+        format!("`{step_id}` is in `finally` and {relation} `{target_id}`, which is not")
+    };
+    Problem::error("finally", span, message).hint(RUNS_LAST)
 }
 
 fn fallbacks(data: &mut Data, links: &Links, problems: &mut Problems) {
@@ -80,6 +96,10 @@ fn fallbacks(data: &mut Data, links: &Links, problems: &mut Problems) {
         if target == link.step {
             let message = format!("step `{}` is its own fallback", shorten(name));
             problems.push(Problem::error("fallback", link.span, message).hint("`retries` runs a step again"));
+            continue;
+        }
+        if data.is_finally(target) != data.is_finally(link.step) {
+            problems.push(across(data, link.step, target, "falls back to", link.span));
             continue;
         }
         if let Some(first) = data.originals.get(&target) {
@@ -320,81 +340,6 @@ pub(crate) fn expressions_in(data: &Data, what: What) -> Vec<u32> {
     }
 }
 
-/// The place of a step's id inside a longer place.
-pub(crate) fn narrow(source: &Source, span: Span, id: &str) -> Span {
-    let text = source.slice(span);
-    let found = text.match_indices(id).find(|(at, _)| {
-        let before = text[..*at].ends_with("steps.") || text[..*at].ends_with(['\'', '"']);
-        before && !text[at + id.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-    });
-    found.map_or(span, |(at, _)| {
-        let start = span.start as usize + at;
-        Span::new(start, start + id.len())
-    })
-}
-
-/// Expressions name only steps that are settled when they are evaluated.
-fn references(source: &Source, data: &Data, cyclic: bool, problems: &mut Problems) {
-    let mut questions = Vec::new();
-    let mut asked: Vec<(Span, u32, u32)> = Vec::new();
-    let mut set_of: HashMap<u32, u32> = HashMap::new();
-    let mut sets: Vec<Vec<u32>> = Vec::new();
-    for occurrence in &data.occurrences {
-        if occurrence.step == NO_STEP {
-            continue;
-        }
-        let step = occurrence.step;
-        let dynamic = match occurrence.what {
-            What::Condition(_) => true,
-            What::Template(number) => data.templates[number as usize].dynamic,
-        };
-        if !dynamic || step as usize >= data.steps.len() {
-            continue;
-        }
-        for number in expressions_in(data, occurrence.what) {
-            let expression = &data.expressions[number as usize].parsed;
-            let mut before = "";
-            for (id, _) in &expression.references.steps {
-                // Status and outputs of one step stand beside each other.
-                if id == before {
-                    continue;
-                }
-                before = id;
-                let place = || narrow(source, occurrence.span, id);
-                let Some(target) = data.find(id) else {
-                    let message = format!("there is no step `{}`", shorten(id));
-                    let hint = problems.suggest(id, data.ids());
-                    problems.push(Problem::error("unknown_step", place(), message).maybe_hint(hint));
-                    continue;
-                };
-                if target == step {
-                    let message = format!("step `{}` asks for its own result", shorten(id));
-                    let hint = "an expression is evaluated before the step runs";
-                    problems.push(Problem::error("not_a_dependency", place(), message).hint(hint));
-                } else if !data.dependencies(step).contains(&target) {
-                    let set = *set_of.entry(target).or_insert_with(|| {
-                        sets.push(vec![target]);
-                        sets.len() as u32 - 1
-                    });
-                    questions.push((step, set));
-                    asked.push((place(), step, target));
-                }
-            }
-        }
-    }
-    if cyclic || questions.is_empty() {
-        return;
-    }
-    for ((place, step, target), reached) in asked.into_iter().zip(reaches(data, &questions, &sets)) {
-        if !reached {
-            let (step, target) = (shorten(data.id(step)), shorten(data.id(target)));
-            let message = format!("`{step}` asks for the result of `{target}` without depending on it");
-            let hint = format!("add `{target}` to the `depends_on` of `{step}`");
-            problems.push(Problem::error("not_a_dependency", place, message).hint(hint));
-        }
-    }
-}
-
 /// What is consumed is provided by something that the step waits for.
 pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>, problems: &mut Problems) {
     if data.consumes.is_empty() {
@@ -431,19 +376,29 @@ pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>, 
             }
         }
     }
+    // What any step outside `finally` makes, those in it find.
+    let made_before: Vec<bool> =
+        sets.iter().map(|providers| providers.iter().any(|provider| !data.is_finally(*provider))).collect();
     for (at, reached) in reaches(data, &questions, &sets).into_iter().enumerate() {
-        if reached {
+        let (step, wanted, span) = &asked[at];
+        let set = questions[at].1 as usize;
+        if reached || data.is_finally(*step) && made_before[set] {
             continue;
         }
-        let (step, wanted, span) = &asked[at];
         let step_id = shorten(data.id(*step));
-        let provider = sets[questions[at].1 as usize].iter().find(|provider| *provider != step);
-        let problem = match provider {
+        let others = || sets[set].iter().filter(|provider| *provider != step);
+        let on_this_side = others().find(|provider| data.is_finally(**provider) == data.is_finally(*step));
+        let problem = match on_this_side.or_else(|| others().next()) {
             None => Problem::error(
                 "nobody_provides",
                 *span,
                 format!("only `{step_id}` itself provides `{}`", shorten(wanted)),
             ),
+            Some(provider) if data.is_finally(*provider) && !data.is_finally(*step) => {
+                let provider = shorten(data.id(*provider));
+                let message = format!("`{}` comes from `{provider}`, which is in `finally`", shorten(wanted));
+                Problem::error("finally", *span, message).hint(RUNS_LAST)
+            }
             Some(provider) => {
                 let provider = shorten(data.id(*provider));
                 let message =
@@ -454,9 +409,4 @@ pub(crate) fn consumes<'d>(data: &'d Data, name: impl Fn(Text) -> Cow<'d, str>, 
         };
         problems.push(problem);
     }
-}
-
-/// Whether an expression of the facet `Outputs` names this step.
-pub(crate) fn names_outputs(expression: &Expression) -> impl Iterator<Item = &str> {
-    expression.references.steps.iter().filter(|(_, facet)| *facet == Facet::Outputs).map(|(id, _)| id.as_str())
 }

@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use baton_core::graph::{LockRequest, StepShape};
-use baton_core::{Graph, GraphBuilder, Invocation, Policy, RunId, StepIndex, StepStatus};
-use serde::{Deserialize, Serialize};
+use baton_core::{Graph, GraphBuilder, Invocation, Policy, RunId, RunStatus, StepIndex, StepStatus};
 use serde_json::{Map, Value, json};
 
-use crate::check::{self, Waits, expressions_in, names_outputs};
+use crate::check;
 use crate::expr::{Facts, type_name};
-use crate::plan::{Action, Data, Form, NO_STEP, Node, NodeKind, Part, Plan, Step, Text, What};
+use crate::inputs::{Given, inputs};
+use crate::plan::{Action, Data, Form, Node, NodeKind, Part, Plan, Step, Text, What};
 use crate::problem::{Problem, Problems, Severity, shorten};
-use crate::schema::check_value;
+use crate::schema::{Findings, check_value};
+use crate::slice::{Selection, kept_outputs, select};
 use crate::source::Span;
+use crate::strings::Sym;
 use crate::template::is_variable_name;
+use crate::tree::{Path, Tree};
 
 /// The longest text that variables and expressions may make of a template, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -25,39 +28,14 @@ const SHOWN_PLACES: usize = 5;
 /// What a person says about a run besides the plan.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Values of variables, which go before the plan's defaults.
-    pub vars: BTreeMap<String, String>,
+    /// Values of variables and inputs, which go before the plan's defaults.
+    pub vars: BTreeMap<String, Given>,
     /// Which steps are to run.
     pub selection: Selection,
-    /// Further steps that are not to run, as first and last places: those that a retry keeps.
+    /// Further steps that are not to run, as first and last places: those that a retry keeps. None in `finally`.
     pub kept: Vec<(u32, u32)>,
     /// Whether steps that do not run have outputs, from an earlier run.
     pub outputs_available: bool,
-}
-
-/// A slice of a plan: the steps that meet every one of these that is not empty.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Selection {
-    /// These steps and everything after them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub from: Vec<String>,
-    /// These steps and everything before them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub to: Vec<String>,
-    /// Only these steps.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub only: Vec<String>,
-    /// Only steps with one of these tags.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
-}
-
-impl Selection {
-    /// Whether it is the whole plan.
-    pub fn is_all(&self) -> bool {
-        self.from.is_empty() && self.to.is_empty() && self.only.is_empty() && self.tags.is_empty()
-    }
 }
 
 /// What expressions see of a run.
@@ -72,6 +50,8 @@ pub struct Scope<'a> {
     pub status: &'a dyn Fn(StepIndex) -> StepStatus,
     /// The outputs of each step that has some; of one that failed, those of its fallback.
     pub outputs: &'a dyn Fn(StepIndex) -> Option<&'a Map<String, Value>>,
+    /// How all steps outside `finally` ended; `None`: they have not all ended.
+    pub run_status: Option<RunStatus>,
 }
 
 /// A plan that is ready to run.
@@ -81,11 +61,13 @@ pub struct Compiled {
     pub graph: Arc<Graph>,
     /// Every variable with the value it has in this run.
     pub vars: BTreeMap<String, String>,
+    /// Every input that the plan declares, with the value it has in this run.
+    pub inputs: Map<String, Value>,
     /// The steps that do not run, as first and last places of each stretch.
     pub kept: Vec<(u32, u32)>,
     /// What is probably not meant.
     pub warnings: Vec<Problem>,
-    data: Arc<Data>,
+    pub(crate) data: Arc<Data>,
 }
 
 impl Plan {
@@ -114,6 +96,7 @@ impl Plan {
         let data = &self.0;
         let mut problems = Problems::default();
         let vars = variables(data, options, &mut problems);
+        let inputs = inputs(data, options, &mut problems);
         let selected = select(data, &vars, options, &mut problems);
         undefined(data, &vars, Some(&selected), &mut problems);
         kept_outputs(data, &selected, options, &mut problems);
@@ -136,22 +119,31 @@ impl Plan {
                 _ => kept.push((step, step)),
             }
         }
-        Ok(Compiled { graph: Arc::new(graph), vars, kept, warnings: problems.finish(), data: Arc::clone(data) })
+        let warnings = problems.finish();
+        Ok(Compiled { graph: Arc::new(graph), vars, inputs, kept, warnings, data: Arc::clone(data) })
     }
 }
 
-/// The problems of undefined variables in a plan that has other errors too, so that all are told at once.
+/// The problems of undefined variables and inputs in a plan that has other errors too, so that all are told at once.
 pub(crate) fn undefined_only(data: &Data, options: &Options, problems: &mut Problems) {
     let vars = variables(data, options, problems);
+    inputs(data, options, problems);
     undefined(data, &vars, None, problems);
 }
 
 /// Every variable's value. A default may hold other variables.
 fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMap<String, String> {
     let mut vars = BTreeMap::new();
-    for (name, value) in &options.vars {
+    for (name, given) in options.vars.iter().filter(|(name, _)| data.input(name).is_none()) {
         if is_variable_name(name) {
-            vars.insert(name.clone(), value.clone());
+            let value = match given {
+                Given::Text(text) => text.clone(),
+                Given::Value(value) => {
+                    problems.push(no_text(data, name, value, problems));
+                    String::new()
+                }
+            };
+            vars.insert(name.clone(), value);
         } else {
             let message = format!("`{}` cannot be a variable's name", shorten(name));
             let hint = "a letter or `_`, then letters, digits and `_`";
@@ -188,11 +180,11 @@ fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMa
             let mut waiting = None;
             let mut whole = true;
             for (needed, has_default) in needs(at) {
-                let needed_name = data.str(crate::strings::Sym(needed));
-                if options.vars.contains_key(needed_name) {
+                let needed_name = data.str(Sym(needed));
+                if options.vars.contains_key(needed_name) || data.input(needed_name).is_some() {
                     continue;
                 }
-                match place.get(&crate::strings::Sym(needed)) {
+                match place.get(&Sym(needed)) {
                     None if has_default => {}
                     None => {
                         whole = false;
@@ -235,16 +227,32 @@ fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMa
     vars
 }
 
+/// A value with a type for a variable, which has none.
+fn no_text(data: &Data, name: &str, value: &Value, problems: &Problems) -> Problem {
+    let found = Tree::from_value(value).called();
+    let shown = shorten(name);
+    let (message, hint) = if data.variable_names().any(|variable| variable == name) {
+        let message = format!("--var {shown}: a variable takes text, and this is {found}");
+        (message, "values of other types are `inputs`".to_owned())
+    } else {
+        let message =
+            format!("--var {shown}: the plan has no input `{shown}`, and a variable takes text; this is {found}");
+        let near = problems.suggest(name, data.input_names());
+        (message, near.unwrap_or_else(|| "declare it under `inputs`".to_owned()))
+    };
+    Problem::error("wrong_type", Span::default(), message).nowhere().hint(hint)
+}
+
 fn define_hint(data: &Data, name: &str, problems: &Problems) -> String {
     let give = format!("give it with --var {name}=…, a default under `vars`, or ${{{name}:-default}}");
-    match problems.suggest(name, data.vars.iter().map(|variable| data.str(variable.name))) {
+    match problems.suggest(name, data.variable_names()) {
         Some(near) => format!("{near} Else {give}"),
         None => give,
     }
 }
 
 /// A text with its variables put in; expressions stay as they are written, and so does what has no value.
-fn fill(data: &Data, text: Text, vars: &BTreeMap<String, String>) -> String {
+pub(crate) fn fill(data: &Data, text: Text, vars: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     match text.form() {
         Form::Plain(sym) => out.push_str(data.str(sym)),
@@ -255,29 +263,34 @@ fn fill(data: &Data, text: Text, vars: &BTreeMap<String, String>) -> String {
                 }
                 match part {
                     Part::Text(sym) => out.push_str(data.str(*sym)),
-                    Part::Variable { name, default } => {
-                        let name = data.str(*name);
-                        match (vars.get(name), default) {
-                            (Some(value), None) => out.push_str(value),
-                            (Some(value), Some(_)) if !value.is_empty() => out.push_str(value),
-                            (_, Some(default)) => out.push_str(data.str(*default)),
-                            (None, None) => {
-                                out.push_str("${");
-                                out.push_str(name);
-                                out.push('}');
-                            }
-                        }
-                    }
-                    Part::Expression(number) => {
-                        out.push_str("${{");
-                        out.push_str(data.str(data.expressions[*number as usize].text));
-                        out.push_str("}}");
-                    }
+                    Part::Variable { name, default } => write_variable(data, *name, *default, vars, &mut out),
+                    Part::Expression(number) => write_expression(data, *number, &mut out),
                 }
             }
         }
     }
     out
+}
+
+fn write_variable(data: &Data, name: Sym, default: Option<Sym>, vars: &BTreeMap<String, String>, out: &mut String) {
+    let name = data.str(name);
+    match (vars.get(name), default) {
+        (Some(value), None) => out.push_str(value),
+        (Some(value), Some(_)) if !value.is_empty() => out.push_str(value),
+        (_, Some(default)) => out.push_str(data.str(default)),
+        (None, None) => {
+            out.push_str("${");
+            out.push_str(name);
+            out.push('}');
+        }
+    }
+}
+
+/// An expression as it is written.
+fn write_expression(data: &Data, number: u32, out: &mut String) {
+    out.push_str("${{");
+    out.push_str(data.str(data.expressions[number as usize].text));
+    out.push_str("}}");
 }
 
 /// Every variable without a value, with its places.
@@ -297,16 +310,16 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
                 Part::Text(_) | Part::Variable { .. } => {}
             }
         }
-        names.retain(|name| !vars.contains_key(name));
+        // An input that is named like a variable was told before.
+        names.retain(|name| !vars.contains_key(name) && data.input(name).is_none());
         if !names.is_empty() {
             of_template.insert(number as u32, names.into_iter().collect());
         }
     }
     let mut places: BTreeMap<String, (usize, Vec<Span>)> = BTreeMap::new();
     for occurrence in &data.occurrences {
-        let runs = occurrence.step == NO_STEP
-            || selected.is_none_or(|selected| selected.get(occurrence.step as usize).copied().unwrap_or(false));
-        if !runs {
+        let runs = |step: u32| selected.is_none_or(|selected| selected.get(step as usize).copied().unwrap_or(false));
+        if !occurrence.in_step().is_none_or(runs) {
             continue;
         }
         let missing: Cow<'_, [String]> = match occurrence.what {
@@ -316,7 +329,8 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
             },
             What::Condition(number) => {
                 let expression = &data.expressions[number as usize].parsed;
-                let names = expression.references.vars.iter().filter(|name| !vars.contains_key(*name));
+                let names = expression.references.vars.iter();
+                let names = names.filter(|name| !vars.contains_key(*name) && data.input(name).is_none());
                 Cow::Owned(names.cloned().collect())
             }
         };
@@ -345,9 +359,11 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
 
 /// Values that the command line gives and the plan has no use for.
 fn unused(data: &Data, options: &Options, problems: &mut Problems) {
-    let mut candidates: BTreeSet<&str> = options.vars.keys().map(String::as_str).collect();
-    for variable in &data.vars {
-        candidates.remove(data.str(variable.name));
+    // What is no text was told before.
+    let texts = options.vars.iter().filter(|(_, given)| matches!(given, Given::Text(_)));
+    let mut candidates: BTreeSet<&str> = texts.map(|(name, _)| name.as_str()).collect();
+    for name in data.variable_names().chain(data.input_names()) {
+        candidates.remove(name);
     }
     if candidates.is_empty() {
         return;
@@ -378,126 +394,11 @@ fn unused(data: &Data, options: &Options, problems: &mut Problems) {
         .collect();
     candidates.retain(|name| !scripts.iter().any(|script| script.contains(name)));
     for name in candidates {
-        let message = format!("the plan has no variable `{}`, so its value is not used", shorten(name));
-        let hint = problems.suggest(name, data.vars.iter().map(|variable| data.str(variable.name)));
+        let known = if data.inputs.is_empty() { "variable" } else { "variable and no input" };
+        let message = format!("the plan has no {known} `{}`, so its value is not used", shorten(name));
+        let hint = problems.suggest(name, data.variable_names().chain(data.input_names()));
         let problem = Problem::warning("unused_variable", Span::default(), message).nowhere();
         problems.push(problem.maybe_hint(hint));
-    }
-}
-
-/// For each step, whether it runs.
-fn select(data: &Data, vars: &BTreeMap<String, String>, options: &Options, problems: &mut Problems) -> Vec<bool> {
-    let count = data.steps.len();
-    let selection = &options.selection;
-    let mut selected = vec![true; count];
-    let mut named = |ids: &[String], option: &str| {
-        let mut set = vec![false; count];
-        for id in ids {
-            match data.find(id) {
-                Some(step) => set[step as usize] = true,
-                None => {
-                    let message = format!("--{option}: there is no step `{}`", shorten(id));
-                    let hint = problems.suggest(id, data.ids());
-                    let problem = Problem::error("unknown_step", Span::default(), message).nowhere();
-                    problems.push(problem.maybe_hint(hint));
-                }
-            }
-        }
-        set
-    };
-    let meet = |selected: &mut [bool], set: &[bool]| {
-        selected.iter_mut().zip(set).for_each(|(selected, member)| *selected &= member);
-    };
-    let waits = Waits::new(data);
-    if !selection.from.is_empty() {
-        let mut set = named(&selection.from, "from");
-        for step in &data.order {
-            if waits.of(*step).any(|other| set[other as usize]) {
-                set[*step as usize] = true;
-            }
-        }
-        meet(&mut selected, &set);
-    }
-    if !selection.to.is_empty() {
-        let mut set = named(&selection.to, "to");
-        for step in data.order.iter().rev() {
-            if set[*step as usize] {
-                waits.of(*step).for_each(|other| set[other as usize] = true);
-                // What a step waits for includes the step in whose place a fallback runs.
-                data.dependencies(*step).iter().for_each(|other| set[*other as usize] = true);
-            }
-        }
-        meet(&mut selected, &set);
-    }
-    if !selection.only.is_empty() {
-        let set = named(&selection.only, "only");
-        meet(&mut selected, &set);
-    }
-    if !selection.tags.is_empty() {
-        let mut known = BTreeSet::new();
-        let mut set = vec![false; count];
-        for (step, member) in set.iter_mut().enumerate() {
-            for tag in &data.look(step as u32).tags {
-                let tag = fill(data, *tag, vars);
-                *member |= selection.tags.contains(&tag);
-                known.insert(tag);
-            }
-        }
-        for tag in selection.tags.iter().filter(|tag| !known.contains(*tag)) {
-            let message = format!("--tag: no step has the tag `{}`", shorten(tag));
-            let hint = problems.suggest(tag, known.iter().map(String::as_str));
-            let problem = Problem::error("unknown_tag", Span::default(), message).nowhere();
-            problems.push(problem.maybe_hint(hint));
-        }
-        meet(&mut selected, &set);
-    }
-    // A chain's fallbacks stand in no particular order in the plan, but in the order of waiting.
-    for step in &data.order {
-        if let Some(original) = data.originals.get(step)
-            && selected[*original as usize]
-        {
-            selected[*step as usize] = true;
-        }
-    }
-    for (first, last) in &options.kept {
-        let end = (*last as usize + 1).min(count);
-        selected.iter_mut().take(end).skip(*first as usize).for_each(|member| *member = false);
-    }
-    if !selection.is_all() && !selected.contains(&true) && !problems.has_errors() {
-        let problem = Problem::error("empty_slice", Span::default(), "no step meets all that was asked for");
-        problems.push(problem.nowhere().hint("--from, --to, --only and --tag together select what meets every one"));
-    }
-    for (fallback, original) in &data.originals {
-        if selected[*fallback as usize] && !selected[*original as usize] {
-            let (fallback_id, original_id) = (shorten(data.id(*fallback)), shorten(data.id(*original)));
-            let message =
-                format!("`{fallback_id}` is the fallback of `{original_id}`, which is left out: it will be skipped");
-            problems.push(Problem::warning("no_effect", data.steps[*fallback as usize].span, message));
-        }
-    }
-    selected
-}
-
-/// Steps that do not run have no outputs, unless an earlier run has them.
-fn kept_outputs(data: &Data, selected: &[bool], options: &Options, problems: &mut Problems) {
-    if options.outputs_available || !selected.contains(&false) {
-        return;
-    }
-    for occurrence in &data.occurrences {
-        if occurrence.step == NO_STEP || !selected[occurrence.step as usize] {
-            continue;
-        }
-        for number in expressions_in(data, occurrence.what) {
-            let expression = &data.expressions[number as usize].parsed;
-            for id in names_outputs(expression) {
-                if data.find(id).is_some_and(|target| !selected[target as usize]) {
-                    let (step, id) = (shorten(data.id(occurrence.step)), shorten(id));
-                    let message = format!("`{step}` needs the outputs of `{id}`, which is left out of this slice");
-                    let hint = "take it in, or name the run that has them: --outputs-from RUN";
-                    problems.push(Problem::error("outside_slice", occurrence.span, message).hint(hint));
-                }
-            }
-        }
     }
 }
 
@@ -530,6 +431,8 @@ fn graph(data: &Data, vars: &BTreeMap<String, String>, selected: &[bool], proble
     let mut builder = GraphBuilder::with_capacity(data.steps.len());
     builder.max_concurrency = data.globals.max_concurrency;
     builder.timeout = data.timeout;
+    builder.sla = data.sla;
+    builder.has_outputs = !data.outputs.is_empty();
     builder.plan_locks = locks(&data.locks, data.lock_wait, true, Span::default());
     for (at, step) in data.steps.iter().enumerate() {
         let look = data.look(at as u32);
@@ -545,7 +448,7 @@ fn graph(data: &Data, vars: &BTreeMap<String, String>, selected: &[bool], proble
                 conditional: step.condition.is_some(),
                 fallback: data.fallbacks.get(&(at as u32)).map(|step| StepIndex(*step)),
                 locks: request,
-                finally: false,
+                finally: data.is_finally(at as u32),
             },
         );
     }
@@ -671,7 +574,8 @@ impl Compiled {
         self.resolve(step, Some(scope))
     }
 
-    /// The same for people before anything runs: variables are put in, expressions stay as they are written.
+    /// The same for people before anything runs: variables are put in, and so are expressions that name only variables
+    /// and inputs; the others stay as they are written.
     pub fn preview(&self, step: StepIndex) -> Result<Invocation, String> {
         self.resolve(step, None)
     }
@@ -703,8 +607,9 @@ impl Compiled {
                 };
                 let name = data.str(*kind);
                 if let (Some(schema), Some(_)) = (data.schemas.get(kind), scope) {
-                    check_value(schema, &input)
-                        .map_err(|error| format!("the input of `{name}` does not fit: {error}"))?;
+                    let mut findings = Findings::default();
+                    check_value(schema, &input, &Path::new("with"), &mut findings);
+                    findings.into_text().map_err(|error| format!("the input of `{name}` does not fit: {error}"))?;
                 }
                 (name.to_owned(), input)
             }
@@ -740,26 +645,46 @@ impl Compiled {
         let entry = &self.data.expressions[number as usize];
         let text = self.data.str(entry.text);
         let find = |id: &str| self.data.find(id).map(StepIndex);
-        let facts = Facts { vars: &self.vars, plan_id: &self.data.plan_id, find: &find };
+        let facts = Facts { vars: &self.vars, inputs: &self.inputs, plan_id: &self.data.plan_id, find: &find };
         entry.parsed.evaluate(text, &facts, scope)
     }
 
-    /// A text with everything put in. Without a scope, expressions stay as they are written.
+    /// An expression's value; without a scope `None`, unless it is settled before the run starts.
+    fn known(&self, number: u32, scope: Option<&Scope<'_>>) -> Result<Option<Value>, String> {
+        if let Some(scope) = scope {
+            return self.evaluate(number, scope).map(Some);
+        }
+        if !self.data.expressions[number as usize].parsed.references.is_settled() {
+            return Ok(None);
+        }
+        let nothing = Scope {
+            run: RunId(0),
+            plan_dir: "",
+            cwd: "",
+            status: &|_| StepStatus::Waiting,
+            outputs: &|_| None,
+            run_status: None,
+        };
+        // What cannot be computed may belong to a step that never runs: it is shown as it is written.
+        Ok(self.evaluate(number, &nothing).ok())
+    }
+
+    /// A text with everything put in. Without a scope, what is not settled yet stays as it is written.
     fn render(&self, text: Text, scope: Option<&Scope<'_>>) -> Result<Cow<'_, str>, String> {
         let Form::Template(number) = text.form() else { return Ok(self.text(text)) };
         let template = &self.data.templates[number as usize];
-        let out = match scope {
-            Some(scope) if template.dynamic => {
+        let out = match template.dynamic {
+            true => {
                 let mut out = String::new();
                 for part in &template.parts {
                     match part {
-                        Part::Expression(number) => out.push_str(&self.in_text(*number, scope)?),
+                        Part::Expression(number) => match self.in_text(*number, scope)? {
+                            Some(value) => out.push_str(&value),
+                            None => write_expression(&self.data, *number, &mut out),
+                        },
                         Part::Text(sym) => out.push_str(self.data.str(*sym)),
                         Part::Variable { name, default } => {
-                            let value = self.vars.get(self.data.str(*name)).map(String::as_str);
-                            let default = default.map(|default| self.data.str(default));
-                            let value = value.filter(|value| !value.is_empty() || default.is_none());
-                            out.push_str(value.or(default).unwrap_or_default());
+                            write_variable(&self.data, *name, *default, &self.vars, &mut out);
                         }
                     }
                     if out.len() > MAX_TEXT_BYTES {
@@ -768,7 +693,7 @@ impl Compiled {
                 }
                 out
             }
-            _ => fill(&self.data, text, &self.vars),
+            false => fill(&self.data, text, &self.vars),
         };
         if out.len() > MAX_TEXT_BYTES {
             return Err(format!("a text grows beyond {MAX_TEXT_BYTES} bytes: `{}`", shorten(&out)));
@@ -776,23 +701,33 @@ impl Compiled {
         Ok(Cow::Owned(out))
     }
 
-    /// An expression's value inside a text.
-    fn in_text(&self, number: u32, scope: &Scope<'_>) -> Result<String, String> {
-        let value = self.evaluate(number, scope)?;
-        to_text(&value).ok_or_else(|| {
-            let text = self.data.str(self.data.expressions[number as usize].text).trim();
-            format!("`{text}` is null, and a text cannot hold that; guard it with has() or give a default with ? :")
-        })
+    /// An expression's value inside a text; `None`: it is not known yet.
+    fn in_text(&self, number: u32, scope: Option<&Scope<'_>>) -> Result<Option<String>, String> {
+        let Some(value) = self.known(number, scope)? else { return Ok(None) };
+        match (to_text(&value), scope) {
+            (Some(text), _) => Ok(Some(text)),
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                let text = self.expression_text(number);
+                Err(format!(
+                    "`{text}` is null, and a text cannot hold that; guard it with has() or give a default with ? :"
+                ))
+            }
+        }
+    }
+
+    fn expression_text(&self, number: u32) -> &str {
+        self.data.str(self.data.expressions[number as usize].text).trim()
     }
 
     fn argument(&self, text: Text, scope: Option<&Scope<'_>>, out: &mut Vec<Value>) -> Result<(), String> {
-        if let (Some(scope), Some(number)) = (scope, self.whole_expression(text))
-            && let Value::Array(items) = self.evaluate(number, scope)?
+        if let Some(number) = self.whole_expression(text)
+            && let Some(Value::Array(items)) = self.known(number, scope)?
+            && (scope.is_some() || !items.contains(&Value::Null))
         {
             for item in &items {
                 let item = to_text(item).ok_or_else(|| {
-                    let text = self.data.str(self.data.expressions[number as usize].text).trim();
-                    format!("`{text}` holds a null, which cannot be an argument")
+                    format!("`{}` holds a null, which cannot be an argument", self.expression_text(number))
                 })?;
                 out.push(item.into());
             }
@@ -812,15 +747,21 @@ impl Compiled {
     }
 
     /// A value of `with`: a text that is one expression takes the type of its value.
-    fn node(&self, node: &Node, scope: Option<&Scope<'_>>) -> Result<Value, String> {
+    pub(crate) fn node(&self, node: &Node, scope: Option<&Scope<'_>>) -> Result<Value, String> {
         Ok(match &node.kind {
             NodeKind::Null => Value::Null,
             NodeKind::Bool(value) => Value::Bool(*value),
             NodeKind::Number(number) => Value::Number(number.clone()),
-            NodeKind::Text(text) => match (scope, self.whole_expression(*text)) {
-                (Some(scope), Some(number)) => self.evaluate(number, scope)?,
-                _ => self.render(*text, scope)?.into_owned().into(),
-            },
+            NodeKind::Text(text) => {
+                let value = match self.whole_expression(*text) {
+                    Some(number) => self.known(number, scope)?,
+                    None => None,
+                };
+                match value {
+                    Some(value) => value,
+                    None => self.render(*text, scope)?.into_owned().into(),
+                }
+            }
             NodeKind::List(items) => {
                 Value::Array(items.iter().map(|item| self.node(item, scope)).collect::<Result<_, _>>()?)
             }
@@ -848,7 +789,7 @@ fn to_text(value: &Value) -> Option<String> {
     }
 }
 
-fn any_text(node: &Node, test: &dyn Fn(&Text) -> bool) -> bool {
+pub(crate) fn any_text(node: &Node, test: &dyn Fn(&Text) -> bool) -> bool {
     match &node.kind {
         NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => false,
         NodeKind::Text(text) => test(text),

@@ -38,9 +38,9 @@ const BUDGET: u64 = 4 << 20;
 const SHOWN_VALUE: usize = 200;
 
 /// Names that can stand at the beginning.
-const ROOTS: &[&str] = &["vars", "steps", "run"];
+const ROOTS: &[&str] = &["vars", "inputs", "steps", "run"];
 /// Names that later versions will have.
-const LATER_ROOTS: &[&str] = &["inputs", "matrix", "item", "secret", "secrets"];
+const LATER_ROOTS: &[&str] = &["matrix", "item", "secret", "secrets"];
 /// The names of types, as in `type(x) == string`.
 const TYPES: &[&str] = &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 /// The functions there are. None knows the time or chance, and none makes much out of little.
@@ -48,8 +48,8 @@ const FUNCTIONS: &[&str] =
     &["bool", "bytes", "contains", "double", "dyn", "endsWith", "int", "size", "startsWith", "string", "type", "uint"];
 /// The macros there are.
 const MACROS: &[&str] = &["all", "exists", "exists_one", "filter", "has", "map"];
-/// What `run` holds.
-const RUN_FIELDS: &[&str] = &["cwd", "id", "plan_dir", "plan_id"];
+/// What `run` holds; `status` in `finally` only.
+const RUN_FIELDS: &[&str] = &["cwd", "id", "plan_dir", "plan_id", "status"];
 
 /// Something wrong with an expression, and where in it.
 #[derive(Debug)]
@@ -61,10 +61,13 @@ pub(crate) struct Fault {
 }
 
 /// What an expression asks of a step.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Facet {
     Status,
-    Outputs,
+    /// Its outputs; the one with this name, where the expression says which.
+    Outputs(Option<String>),
+    /// With `has()`, whether there are such outputs.
+    Guarded,
 }
 
 /// What an expression names.
@@ -75,8 +78,38 @@ pub(crate) struct References {
     pub(crate) vars: Vec<String>,
     /// Variables that it asks about with `has()`.
     pub(crate) guarded: Vec<String>,
+    /// Inputs by their names.
+    pub(crate) inputs: Vec<String>,
+    /// Whether it takes all inputs as one map.
+    pub(crate) all_inputs: bool,
     pub(crate) uses_vars: bool,
     pub(crate) uses_run: bool,
+    pub(crate) uses_run_status: bool,
+}
+
+impl References {
+    /// The steps that it names, each once.
+    pub(crate) fn step_ids(&self) -> impl Iterator<Item = &str> {
+        // All facets of one step stand beside each other.
+        self.steps.chunk_by(|(a, _), (b, _)| a == b).filter_map(|facets| Some(facets.first()?.0.as_str()))
+    }
+
+    /// The steps whose outputs it names, each once.
+    pub(crate) fn ids_with_outputs(&self) -> impl Iterator<Item = &str> {
+        let facets = self.steps.chunk_by(|(a, _), (b, _)| a == b);
+        let named = facets.filter(|facets| facets.iter().any(|(_, facet)| matches!(facet, Facet::Outputs(_))));
+        named.filter_map(|facets| Some(facets.first()?.0.as_str()))
+    }
+
+    /// Whether it asks with `has()` for outputs of this step.
+    pub(crate) fn guards(&self, id: &str) -> bool {
+        self.steps.iter().any(|(step, facet)| step == id && *facet == Facet::Guarded)
+    }
+
+    /// Whether its value is settled before the run starts.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.steps.is_empty() && !self.uses_run
+    }
 }
 
 /// An expression ready to be evaluated.
@@ -131,6 +164,8 @@ pub(crate) fn parse(text: &str) -> Result<Expression, Vec<Fault>> {
     references.steps.dedup();
     references.vars.sort();
     references.vars.dedup();
+    references.inputs.sort();
+    references.inputs.dedup();
     let guarded = std::mem::take(&mut references.guarded);
     references.vars.retain(|name| !guarded.contains(name));
     references.guarded = guarded;
@@ -458,8 +493,13 @@ impl Check<'_> {
                     _ => {}
                 }
             }
+            "inputs" => match names.first() {
+                Some(name) if !name.is_empty() => self.references.inputs.push((*name).to_owned()),
+                _ => self.references.all_inputs = true,
+            },
             "run" => {
                 self.references.uses_run = true;
+                self.references.uses_run_status |= names.first() == Some(&"status");
                 if let Some(name) = names.first()
                     && !RUN_FIELDS.contains(name)
                 {
@@ -469,7 +509,7 @@ impl Check<'_> {
                     self.fault("unknown_name", name, message, Some(hint));
                 }
             }
-            "steps" => self.step(names),
+            "steps" => self.step(names, tested),
             _ if TYPES.contains(&root) && names.is_empty() => {}
             _ if LATER_ROOTS.contains(&root) => {
                 let message = format!("`{root}` is not available yet in this version of Baton");
@@ -485,7 +525,7 @@ impl Check<'_> {
         }
     }
 
-    fn step(&mut self, names: &[&str]) {
+    fn step(&mut self, names: &[&str], tested: bool) {
         let hint = Some("write steps.ID.status or steps.ID.outputs.NAME".to_owned());
         match names {
             [] | ["", ..] => {
@@ -497,7 +537,13 @@ impl Check<'_> {
                 self.fault("bad_expression", id, message, hint);
             }
             [id, "status", ..] => self.references.steps.push(((*id).to_owned(), Facet::Status)),
-            [id, "outputs", ..] => self.references.steps.push(((*id).to_owned(), Facet::Outputs)),
+            [id, "outputs", rest @ ..] => {
+                let name = rest.first().filter(|name| !name.is_empty()).map(|name| (*name).to_owned());
+                self.references.steps.push(((*id).to_owned(), Facet::Outputs(name)));
+                if tested {
+                    self.references.steps.push(((*id).to_owned(), Facet::Guarded));
+                }
+            }
             [_, other, ..] => {
                 let message = format!("a step has no `{}` to ask for", shorten(other));
                 let hint = did_you_mean(other, ["status", "outputs"].into_iter()).or(hint);
@@ -676,6 +722,7 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
 /// What an evaluation sees besides the scope.
 pub(crate) struct Facts<'a> {
     pub(crate) vars: &'a BTreeMap<String, String>,
+    pub(crate) inputs: &'a Map<String, Value>,
     pub(crate) plan_id: &'a str,
     pub(crate) find: &'a dyn Fn(&str) -> Option<StepIndex>,
 }
@@ -710,28 +757,34 @@ impl Expression {
                 .collect();
             context.add_variable_from_value("vars", Cel::Map(CelValueMap { map: Arc::new(vars) }));
         }
+        if self.references.all_inputs {
+            context.add_variable_from_value("inputs", to_cel_map(facts.inputs));
+        } else if !self.references.inputs.is_empty() {
+            let named = self.references.inputs.iter().filter_map(|name| facts.inputs.get_key_value(name));
+            context.add_variable_from_value("inputs", to_cel_entries(named));
+        }
         if self.references.uses_run {
             let id = i64::try_from(scope.run.0).unwrap_or(i64::MAX);
-            context.add_variable_from_value(
-                "run",
-                cel_map([
-                    ("id", Cel::Int(id)),
-                    ("plan_dir", cel_text(scope.plan_dir)),
-                    ("cwd", cel_text(scope.cwd)),
-                    ("plan_id", cel_text(facts.plan_id)),
-                ]),
-            );
+            let mut run = vec![
+                ("id", Cel::Int(id)),
+                ("plan_dir", cel_text(scope.plan_dir)),
+                ("cwd", cel_text(scope.cwd)),
+                ("plan_id", cel_text(facts.plan_id)),
+            ];
+            run.extend(scope.run_status.map(|status| ("status", cel_text(status.word()))));
+            context.add_variable_from_value("run", cel_map(run));
         }
         if !self.references.steps.is_empty() {
             let mut steps: HashMap<Key, Cel> = HashMap::new();
-            for (id, _) in &self.references.steps {
+            for id in self.references.step_ids() {
                 let Some(step) = (facts.find)(id) else { continue };
                 let outputs = match (scope.outputs)(step) {
                     Some(outputs) => to_cel_map(outputs),
                     None => cel_map([]),
                 };
                 let status = cel_text(status_name((scope.status)(step)));
-                steps.insert(Key::String(Arc::new(id.clone())), cel_map([("status", status), ("outputs", outputs)]));
+                let key = Key::String(Arc::new(id.to_owned()));
+                steps.insert(key, cel_map([("status", status), ("outputs", outputs)]));
             }
             context.add_variable_from_value("steps", Cel::Map(CelValueMap { map: Arc::new(steps) }));
         }
@@ -770,16 +823,25 @@ impl Expression {
                 out.push(format!("vars.{name} is {}", short(Value::from(value.as_str()).to_string())));
             }
         }
-        for (id, facet) in &self.references.steps {
-            let Some(step) = (facts.find)(id) else { continue };
-            let name = if id.contains('-') { format!("steps['{id}']") } else { format!("steps.{id}") };
-            match facet {
-                Facet::Status => out.push(format!("{name}.status is '{}'", status_name((scope.status)(step)))),
-                Facet::Outputs => {
-                    let outputs = (scope.outputs)(step).map(|map| Value::Object(map.clone()).to_string());
-                    out.push(format!("{name}.outputs is {}", short(outputs.unwrap_or_else(|| "{}".into()))));
-                }
+        for name in &self.references.inputs {
+            if let Some(value) = facts.inputs.get(name) {
+                out.push(format!("inputs.{name} is {}", short(value.to_string())));
             }
+        }
+        if self.references.uses_run_status
+            && let Some(status) = scope.run_status
+        {
+            out.push(format!("run.status is '{}'", status.word()));
+        }
+        let name = |id: &str| if id.contains('-') { format!("steps['{id}']") } else { format!("steps.{id}") };
+        for (id, _) in self.references.steps.iter().filter(|(_, facet)| *facet == Facet::Status) {
+            let Some(step) = (facts.find)(id) else { continue };
+            out.push(format!("{}.status is '{}'", name(id), status_name((scope.status)(step))));
+        }
+        for id in self.references.ids_with_outputs() {
+            let Some(step) = (facts.find)(id) else { continue };
+            let outputs = (scope.outputs)(step).map(|map| Value::Object(map.clone()).to_string());
+            out.push(format!("{}.outputs is {}", name(id), short(outputs.unwrap_or_else(|| "{}".into()))));
         }
         out
     }
@@ -812,13 +874,17 @@ fn cel_text(text: &str) -> Cel {
     Cel::String(Arc::new(text.to_owned()))
 }
 
-fn cel_map<const N: usize>(entries: [(&str, Cel); N]) -> Cel {
+fn cel_map<'a>(entries: impl IntoIterator<Item = (&'a str, Cel)>) -> Cel {
     let map = entries.into_iter().map(|(key, value)| (Key::String(Arc::new(key.to_owned())), value)).collect();
     Cel::Map(CelValueMap { map: Arc::new(map) })
 }
 
 fn to_cel_map(map: &Map<String, Value>) -> Cel {
-    let map = map.iter().map(|(key, value)| (Key::String(Arc::new(key.clone())), to_cel(value))).collect();
+    to_cel_entries(map.iter())
+}
+
+fn to_cel_entries<'a>(entries: impl Iterator<Item = (&'a String, &'a Value)>) -> Cel {
+    let map = entries.map(|(key, value)| (Key::String(Arc::new(key.clone())), to_cel(value))).collect();
     Cel::Map(CelValueMap { map: Arc::new(map) })
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::schema::read::{keywords, schema_of_schemas};
+
 /// The longest duration a field takes, in seconds: ten years.
 pub(crate) const MAX_SECONDS: f64 = 315_360_000.0;
 /// The most retries a step may have.
@@ -74,10 +76,16 @@ pub(crate) enum Kind {
     Expression,
     /// Any map.
     Anything,
+    /// A map of values of any shape under names of variables.
+    Values,
+    /// A map of schemas under names of variables.
+    Schemas,
+    /// A duration, more than 0: a number of seconds, or text such as `1h30m`.
+    Duration,
     /// A map with the fields of this level.
     Object(Level),
-    /// The list of the steps.
-    Steps,
+    /// A list of steps, of which there are at least so many.
+    Steps(u32),
 }
 
 /// Which field it is.
@@ -89,11 +97,15 @@ pub(crate) enum Name {
     Metadata,
     Labels,
     Vars,
+    Inputs,
+    Outputs,
     Globals,
     Locks,
     LockWait,
     PlanTimeout,
+    Sla,
     Steps,
+    Finally,
     MaxConcurrency,
     DefaultTimeout,
     DefaultRetries,
@@ -127,6 +139,7 @@ pub(crate) enum Name {
     Consumes,
     StepLocks,
     StepLockWait,
+    StepOutputs,
     Artifacts,
     Detach,
     Tags,
@@ -183,6 +196,12 @@ pub(crate) const FIELDS: &[Field] = &[
         "Labels of every run of the plan, by which runs are found."),
     field(Level::Plan, Name::Vars, "vars", Kind::Variables, "{}",
         "Variables and their defaults; `--var` and `--var-file` go before these. A default may hold `${OTHER}`."),
+    field(Level::Plan, Name::Inputs, "inputs", Kind::Schemas, "{}",
+        "Typed values that a run is given, each with its schema: `--var` and `--var-file` set them too. One without \
+         `default` must be given. Expressions see them as `inputs.NAME`."),
+    field(Level::Plan, Name::Outputs, "outputs", Kind::Values, "{}",
+        "What the run comes to, computed when its steps have succeeded: values that may hold `${VAR}` and \
+         `${{ steps.ID.outputs.NAME }}`."),
     field(Level::Plan, Name::Globals, "globals", Kind::Object(Level::Globals), "{}",
         "What holds for the whole plan and for steps that say nothing else."),
     field(Level::Plan, Name::Locks, "locks", Kind::Texts, "[]",
@@ -190,9 +209,13 @@ pub(crate) const FIELDS: &[Field] = &[
     field(Level::Plan, Name::LockWait, "lock_wait_timeout_sec", Kind::Seconds, "null",
         "How long the run waits for its locks before it fails; null: as long as it takes."),
     field(Level::Plan, Name::PlanTimeout, "timeout_sec", Kind::Timeout, "null",
-        "The longest that the whole run may take."),
-    required(Level::Plan, Name::Steps, "steps", Kind::Steps,
+        "The longest that the steps may take together, up to `finally`."),
+    field(Level::Plan, Name::Sla, "sla", Kind::Duration, "null",
+        "How long after its submission the run is late: seconds, or text such as `90s`, `15m`, `1h30m`, `3d`."),
+    required(Level::Plan, Name::Steps, "steps", Kind::Steps(1),
         "The steps. They run as soon as what they depend on is settled, in whatever order they are written."),
+    field(Level::Plan, Name::Finally, "finally", Kind::Steps(0), "[]",
+        "Steps that run when all others are settled, however these ended; expressions in them see `run.status`."),
 
     field(Level::Globals, Name::MaxConcurrency, "max_concurrency", Kind::Count(1, MAX_CONCURRENCY), "1",
         "How many steps may run at once."),
@@ -250,7 +273,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field(Level::Step, Name::CriticalGrace, "critical_grace_period_sec", Kind::Seconds, "0",
         "How long running steps may go on when this step's failure aborts the run."),
     field(Level::Step, Name::OnFailure, "on_failure", Kind::Choice(ON_FAILURE), "\"abort\"",
-        "What the step's final failure does to the rest of the run."),
+        "What the step's final failure does to the rest of the run; in `finally`, `abort` means `skip_dependents`."),
     field(Level::Step, Name::FallbackStep, "fallback_step", Kind::StepRef, "null",
         "The step that runs in this one's place when it fails; with `on_failure: fallback_step`."),
     field(Level::Step, Name::Provides, "provides", Kind::Texts, "[]",
@@ -261,6 +284,8 @@ pub(crate) const FIELDS: &[Field] = &[
         "Named locks that the step holds while an attempt runs, all taken at once."),
     field(Level::Step, Name::StepLockWait, "lock_wait_timeout_sec", Kind::Seconds, "null",
         "How long an attempt waits for its locks before it fails; null: as long as it takes."),
+    field(Level::Step, Name::StepOutputs, "outputs", Kind::Schemas, "{}",
+        "What the step sets through `$BATON_OUTPUT`, each with its schema, checked when it succeeds; others are free."),
     field(Level::Step, Name::Artifacts, "artifacts", Kind::Texts, "[]",
         "Patterns of files, relative to `cwd`, that are kept after an attempt."),
     field(Level::Step, Name::Detach, "detach", Kind::Bool, "false",
@@ -278,14 +303,9 @@ pub(crate) const FIELDS: &[Field] = &[
 
 /// Fields that later versions will have.
 const NOT_YET: &[(Level, &str)] = &[
-    (Level::Plan, "inputs"),
-    (Level::Plan, "outputs"),
-    (Level::Plan, "finally"),
-    (Level::Plan, "sla"),
     (Level::Plan, "matrix"),
     (Level::Plan, "undo_on"),
     (Level::Plan, "secrets"),
-    (Level::Step, "outputs"),
     (Level::Step, "inputs"),
     (Level::Step, "for_each"),
     (Level::Step, "matrix"),
@@ -307,6 +327,7 @@ const ELSEWHERE: &[(Level, &str, &str)] = &[
     (Level::Plan, "name", "plan_id"),
     (Level::Plan, "variables", "vars"),
     (Level::Plan, "params", "vars"),
+    (Level::Plan, "parameters", "inputs"),
     (Level::Plan, "jobs", "steps"),
     (Level::Plan, "tasks", "steps"),
     (Level::Plan, "max_concurrency", "globals.max_concurrency"),
@@ -314,6 +335,9 @@ const ELSEWHERE: &[(Level, &str, &str)] = &[
     (Level::Plan, "parallelism", "globals.max_concurrency"),
     (Level::Plan, "env", "globals.env"),
     (Level::Plan, "timeout", "timeout_sec"),
+    (Level::Plan, "always", "finally"),
+    (Level::Plan, "cleanup", "finally"),
+    (Level::Plan, "deadline", "sla"),
     (Level::Globals, "concurrency", "max_concurrency"),
     (Level::Globals, "timeout_sec", "default_timeout_sec"),
     (Level::Globals, "retries", "default_retries"),
@@ -387,6 +411,7 @@ pub fn schema() -> Value {
         map.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
         map.insert("title".into(), "Baton plan".into());
         map.insert("description".into(), "A plan: steps, what they depend on, and what a failure does.".into());
+        map.insert("$defs".into(), json!({"schema": schema_of_schemas()}));
     }
     out
 }
@@ -439,6 +464,8 @@ fn allow_null(schema: &mut Value) {
 
 /// The pattern of a step's id.
 pub(crate) const STEP_ID_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
+/// The pattern of a duration as text.
+const DURATION_PATTERN: &str = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
 
 fn kind_schema(kind: Kind) -> Value {
     let word = json!({"type": ["string", "number", "boolean"]});
@@ -469,8 +496,18 @@ fn kind_schema(kind: Kind) -> Value {
         }
         Kind::Expression => json!({"type": ["string", "boolean"]}),
         Kind::Anything => json!({"type": "object"}),
+        Kind::Values => json!({"type": "object", "propertyNames": {"pattern": names}}),
+        Kind::Schemas => {
+            let one = json!({"$ref": "#/$defs/schema", "required": ["type"]});
+            json!({"type": "object", "propertyNames": {"pattern": names}, "additionalProperties": one})
+        }
+        Kind::Duration => {
+            json!({"type": ["number", "string"], "exclusiveMinimum": 0, "maximum": MAX_SECONDS,
+                "pattern": DURATION_PATTERN, "minLength": 2})
+        }
         Kind::Object(level) => object_schema(level),
-        Kind::Steps => json!({"type": "array", "minItems": 1, "items": object_schema(Level::Step)}),
+        Kind::Steps(0) => json!({"type": "array", "items": {"$ref": "#/properties/steps/items"}}),
+        Kind::Steps(least) => json!({"type": "array", "minItems": least, "items": object_schema(Level::Step)}),
     }
 }
 
@@ -494,7 +531,10 @@ pub(crate) fn wanted(kind: Kind) -> String {
         Kind::Codes => "a list of exit codes (0 to 255)".into(),
         Kind::Expression => "an expression".into(),
         Kind::Anything | Kind::Object(_) => "a map".into(),
-        Kind::Steps => "a list of steps".into(),
+        Kind::Values => "a map of names to values".into(),
+        Kind::Schemas => "a map of names to schemas".into(),
+        Kind::Duration => "a number of seconds above 0, or text such as 1h30m".into(),
+        Kind::Steps(_) => "a list of steps".into(),
     }
 }
 
@@ -516,5 +556,11 @@ pub fn reference() -> String {
         }
         out.push('\n');
     }
+    out += "## Schema\n\nA schema, under `inputs` and the `outputs` of a step, is a map of these keywords of JSON Schema.\n\n";
+    out += "| keyword | takes | meaning |\n|---|---|---|\n";
+    for (name, takes, doc) in keywords() {
+        out += &format!("| `{name}` | {takes} | {doc} |\n");
+    }
+    out.push('\n');
     out
 }

@@ -6,30 +6,37 @@
 mod builder;
 mod check;
 mod compile;
+mod duration;
 mod events;
 mod expr;
 mod fields;
 mod hash;
+mod inputs;
 mod json;
+mod outputs;
 mod plan;
 mod problem;
 mod schema;
+mod slice;
 mod source;
 mod strings;
 mod template;
+mod tree;
 mod vars;
 mod yaml;
 
 use std::sync::Arc;
 
 pub use builder::MAX_ID_BYTES;
-pub use compile::{Compiled, MAX_TEXT_BYTES, Options, Scope, Selection, has_errors};
+pub use compile::{Compiled, MAX_TEXT_BYTES, Options, Scope, has_errors};
 pub use events::MAX_DEPTH;
 pub use expr::{MAX_EXPRESSION_BYTES, MAX_EXPRESSION_DEPTH};
 pub use fields::{reference, schema};
+pub use inputs::Given;
 pub use plan::Plan;
 pub use problem::{MAX_PROBLEMS, Problem, Severity, render, render_all};
 pub use schema::ActionCatalog;
+pub use slice::Selection;
 pub use source::{Format, MAX_PLAN_BYTES, Position, Source, SourceError, Span};
 pub use vars::{VarFileError, parse_var, parse_var_file};
 

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::ops::Range;
 use std::sync::Arc;
 
 use baton_core::graph::{Backoff, ExitCodes};
 use baton_core::{Millis, OnFailure};
-use serde_json::{Number, Value};
+use serde_json::Number;
 
 use crate::expr::Expression;
 use crate::hash::Hasher;
+use crate::schema::Schema;
+use crate::schema::read::Declared;
 use crate::source::Span;
 use crate::strings::{Strings, Sym};
 
@@ -73,7 +76,7 @@ pub(crate) struct ExpressionEntry {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Occurrence {
     pub(crate) what: What,
-    /// The step; [`NO_STEP`]: the plan itself.
+    /// The step; [`NO_STEP`]: the plan itself; [`IN_OUTPUTS`]: its outputs.
     pub(crate) step: u32,
     pub(crate) span: Span,
 }
@@ -86,6 +89,15 @@ pub(crate) enum What {
 
 /// In the place of a step's number: none.
 pub(crate) const NO_STEP: u32 = u32::MAX;
+/// In the place of a step's number: the outputs of the plan, which are computed when the steps have ended.
+pub(crate) const IN_OUTPUTS: u32 = u32::MAX - 1;
+
+impl Occurrence {
+    /// The step in which it stands, unless it belongs to the plan itself.
+    pub(crate) fn in_step(&self) -> Option<u32> {
+        (self.step < IN_OUTPUTS).then_some(self.step)
+    }
+}
 
 /// A value of any shape.
 #[derive(Clone, Debug)]
@@ -210,9 +222,15 @@ pub(crate) struct Data {
     pub(crate) metadata: Option<Node>,
     pub(crate) labels: Vec<(Sym, Text)>,
     pub(crate) vars: Vec<Variable>,
+    pub(crate) inputs: BTreeMap<Sym, Declared>,
+    /// The plan's outputs by name.
+    pub(crate) outputs: Vec<(Sym, Node)>,
+    /// The outputs that steps declare; most steps declare none.
+    pub(crate) step_outputs: BTreeMap<u32, BTreeMap<Sym, Declared>>,
     pub(crate) locks: Vec<Text>,
     pub(crate) lock_wait: Option<Millis>,
     pub(crate) timeout: Option<Millis>,
+    pub(crate) sla: Option<Millis>,
     pub(crate) globals: Globals,
     pub(crate) strings: Strings,
     pub(crate) templates: Vec<Template>,
@@ -222,6 +240,8 @@ pub(crate) struct Data {
     pub(crate) rules: Pool<Rules>,
     pub(crate) looks: Pool<Look>,
     pub(crate) steps: Vec<Step>,
+    /// The steps that stand in `finally`.
+    pub(crate) finally: Range<u32>,
     /// For each string: the step of which it is the id, or [`NO_STEP`].
     pub(crate) step_of: Vec<u32>,
     pub(crate) edge_starts: Vec<u32>,
@@ -232,7 +252,7 @@ pub(crate) struct Data {
     pub(crate) order: Vec<u32>,
     pub(crate) consumes: Vec<(u32, Text, Span)>,
     pub(crate) occurrences: Vec<Occurrence>,
-    pub(crate) schemas: BTreeMap<Sym, Arc<Value>>,
+    pub(crate) schemas: BTreeMap<Sym, Arc<Schema>>,
 }
 
 impl Data {
@@ -256,6 +276,26 @@ impl Data {
     pub(crate) fn find(&self, id: &str) -> Option<u32> {
         let sym = self.strings.find(id)?;
         self.step_of.get(sym.0 as usize).copied().filter(|step| *step != NO_STEP)
+    }
+
+    /// Whether the step stands in `finally`.
+    pub(crate) fn is_finally(&self, step: u32) -> bool {
+        self.finally.contains(&step)
+    }
+
+    /// The input with this name.
+    pub(crate) fn input(&self, name: &str) -> Option<&Declared> {
+        self.inputs.get(&self.strings.find(name)?)
+    }
+
+    /// The names of the plan's variables.
+    pub(crate) fn variable_names(&self) -> impl Iterator<Item = &str> {
+        self.vars.iter().map(|variable| self.str(variable.name))
+    }
+
+    /// The names of the plan's inputs.
+    pub(crate) fn input_names(&self) -> impl Iterator<Item = &str> {
+        self.inputs.keys().map(|name| self.str(*name))
     }
 
     pub(crate) fn dependencies(&self, step: u32) -> &[u32] {

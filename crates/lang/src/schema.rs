@@ -1,15 +1,24 @@
-//! Checks the input of an action against the part of JSON Schema that our actions use.
+//! The one checker of values: what actions take, what inputs are given, what steps set.
 //!
-//! That part is: `type`, `required`, `properties`, `additionalProperties`, `enum`, `items`, `minimum`. Anything else
-//! in a schema is for editors.
+//! A schema is a part of JSON Schema (2020-12) that is enforced to the last keyword; [`read`] says which.
 
-use std::collections::BTreeMap;
+pub(crate) mod read;
 
-use serde_json::Value;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Data, Form, Node, NodeKind, Part};
-use crate::problem::{Problem, Problems, did_you_mean, shorten};
+use regex_lite::Regex;
+use serde_json::{Number, Value};
+
+use crate::plan::{Data, Node};
+use crate::problem::{MAX_PROBLEMS, Problem, Problems, did_you_mean, shorten};
 use crate::source::Span;
+use crate::tree::{Path, Shape, Tree, whole};
+
+/// How many bytes of text are matched with patterns in one go: each may cost some thousand moves.
+const MAX_MATCHED_BYTES: usize = 1 << 20;
+/// How many values of an `enum` a hint lists.
+const SHOWN_CHOICES: usize = 20;
 
 /// The kinds of actions there are besides programs.
 pub trait ActionCatalog {
@@ -29,198 +38,327 @@ impl ActionCatalog for BTreeMap<String, Value> {
     }
 }
 
-/// A value to be checked, with the places of its parts.
-struct Tree<'a> {
-    span: Span,
-    shape: Shape<'a>,
-}
-
-enum Shape<'a> {
-    /// An expression will tell.
-    Unknown,
+/// A type of JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Type {
+    String,
+    Integer,
+    Number,
+    Boolean,
+    Array,
+    Object,
     Null,
-    Bool(bool),
-    Number(&'a serde_json::Number),
-    /// `None`: text with variables in it.
-    Text(Option<&'a str>),
-    List(Vec<Tree<'a>>),
-    Map(Vec<(&'a str, Span, Tree<'a>)>),
 }
 
-/// One thing wrong with a value.
-struct Misfit {
-    span: Span,
-    message: String,
-    hint: Option<String>,
+/// Every type, by the word for it in a schema, and for people.
+pub(crate) const TYPES: &[(Type, &str, &str)] = &[
+    (Type::String, "string", "text"),
+    (Type::Integer, "integer", "a whole number"),
+    (Type::Number, "number", "a number"),
+    (Type::Boolean, "boolean", "true or false"),
+    (Type::Array, "array", "a list"),
+    (Type::Object, "object", "a map"),
+    (Type::Null, "null", "null"),
+];
+
+/// What a value must be.
+#[derive(Debug, Default)]
+pub(crate) struct Schema {
+    /// The types it may have, by bit; none: any.
+    types: u8,
+    /// What holds besides, in the order in which it is told.
+    rules: Vec<Rule>,
+}
+
+/// One thing that must hold of values of the type that it is about.
+#[derive(Debug)]
+enum Rule {
+    OneOf(Choices),
+    /// The fingerprint of the only value, and the value for people.
+    Constant(String, String),
+    Minimum(Number),
+    Maximum(Number),
+    Above(Number),
+    Below(Number),
+    MinLength(u64),
+    MaxLength(u64),
+    Pattern(Box<Regex>),
+    MinItems(u64),
+    MaxItems(u64),
+    Unique,
+    Items(Box<Schema>),
+    Required(Vec<String>),
+    Fields(BTreeMap<String, Schema>, Others),
+}
+
+/// The values of an `enum`.
+#[derive(Debug)]
+struct Choices {
+    fingerprints: BTreeSet<String>,
+    /// The first ones for people.
+    shown: Vec<String>,
+    /// Those that are text.
+    words: Vec<String>,
+}
+
+/// What holds for the fields of a map that `properties` does not name.
+#[derive(Debug)]
+enum Others {
+    Any,
+    None,
+    Schema(Box<Schema>),
+}
+
+/// What was found wrong, up to a cap, and what looking for it has cost.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) problems: Vec<Problem>,
+    matched_bytes: usize,
+}
+
+impl Findings {
+    /// Whether more would not be told: then nobody needs to look.
+    fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
+    }
+
+    pub(crate) fn push(&mut self, problem: Problem) {
+        if !self.is_full() {
+            self.problems.push(problem);
+        }
+    }
+
+    /// All of it in one text.
+    pub(crate) fn into_text(self) -> Result<(), String> {
+        match self.problems.is_empty() {
+            true => Ok(()),
+            false => Err(self.problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ")),
+        }
+    }
 }
 
 /// Checks `with` as it stands in the plan; `uses` is where the action is named.
-pub(crate) fn check_node(schema: &Value, with: Option<&Node>, uses: Span, data: &Data, problems: &mut Problems) {
+pub(crate) fn check_node(schema: &Schema, with: Option<&Node>, uses: Span, data: &Data, problems: &mut Problems) {
     let tree = match with {
-        Some(node) => from_node(node, data),
+        Some(node) => Tree::from_node(node, data),
         None => Tree { span: uses, shape: Shape::Map(Vec::new()) },
     };
-    let mut misfits = Vec::new();
-    check(schema, &tree, "with", &mut misfits);
-    for misfit in misfits {
-        problems.push(Problem::error("bad_input", misfit.span, misfit.message).maybe_hint(misfit.hint));
+    let mut findings = Findings::default();
+    schema.check(&tree, &Path::new("with"), &mut findings);
+    findings.problems.into_iter().for_each(|problem| problems.push(problem));
+}
+
+/// Checks a value once it is there; `path` is what messages call it.
+pub(crate) fn check_value(schema: &Schema, value: &Value, path: &Path<'_>, findings: &mut Findings) {
+    schema.check(&Tree::from_value(value), path, findings);
+}
+
+impl Schema {
+    fn allow(&mut self, kind: Type) {
+        self.types |= 1 << kind as u8;
+    }
+
+    fn allows(&self, kind: Type) -> bool {
+        self.types & 1 << kind as u8 != 0
+    }
+
+    /// Whether a text can fit.
+    pub(crate) fn takes_text(&self) -> bool {
+        self.types == 0 || self.allows(Type::String)
+    }
+
+    /// Whether nothing but lists and maps can fit.
+    pub(crate) fn takes_only_structure(&self) -> bool {
+        self.types != 0
+            && TYPES
+                .iter()
+                .all(|(kind, _, _)| !self.allows(*kind) || matches!(kind, Type::Array | Type::Object | Type::Null))
+    }
+
+    /// What fits, for people: its types, or the values it can have.
+    pub(crate) fn wanted(&self) -> String {
+        for rule in &self.rules {
+            match rule {
+                Rule::OneOf(choices) => return format!("one of {}", choices.list()),
+                Rule::Constant(_, shown) => return format!("always {shown}"),
+                _ => {}
+            }
+        }
+        self.types_in_words()
+    }
+
+    fn types_in_words(&self) -> String {
+        let allowed = TYPES.iter().filter(|(kind, _, _)| self.allows(*kind));
+        match self.types {
+            0 => "any value".into(),
+            _ => allowed.map(|(_, _, words)| *words).collect::<Vec<_>>().join(" or "),
+        }
+    }
+
+    fn fits_type(&self, shape: &Shape<'_>) -> bool {
+        self.types == 0
+            || match shape {
+                Shape::Unknown => true,
+                Shape::Null => self.allows(Type::Null),
+                Shape::Bool(_) => self.allows(Type::Boolean),
+                Shape::Number(number) => {
+                    let is_whole = || number.as_f64().is_some_and(|number| number.fract() == 0.0);
+                    self.allows(Type::Number) || self.allows(Type::Integer) && is_whole()
+                }
+                Shape::Text(_) => self.allows(Type::String),
+                Shape::List(_) => self.allows(Type::Array),
+                Shape::Map(_) => self.allows(Type::Object),
+            }
+    }
+
+    /// Goes down both; the depth of values is bounded where they are read. What fits costs about what it is long,
+    /// and what does not fit is told so often and no more.
+    pub(crate) fn check(&self, tree: &Tree<'_>, path: &Path<'_>, findings: &mut Findings) {
+        if findings.is_full() {
+            return;
+        }
+        if !self.fits_type(&tree.shape) {
+            let message = format!("`{path}` takes {}, and this is {}", self.types_in_words(), tree.called());
+            return findings.push(Problem::error("bad_input", tree.span, message));
+        }
+        for rule in &self.rules {
+            rule.check(tree, path, findings);
+        }
     }
 }
 
-/// Checks the input of an action once all its values are there.
-pub(crate) fn check_value(schema: &Value, value: &Value) -> Result<(), String> {
-    let mut misfits = Vec::new();
-    check(schema, &from_value(value), "with", &mut misfits);
-    match misfits.is_empty() {
-        true => Ok(()),
-        false => Err(misfits.into_iter().map(|misfit| misfit.message).collect::<Vec<_>>().join("; ")),
+impl Choices {
+    /// Whether a value is one of them, as far as it is known.
+    fn hold(&self, tree: &Tree<'_>) -> bool {
+        tree.fingerprint().is_none_or(|print| self.fingerprints.contains(&print))
     }
-}
 
-fn from_node<'a>(node: &'a Node, data: &'a Data) -> Tree<'a> {
-    let shape = match &node.kind {
-        NodeKind::Null => Shape::Null,
-        NodeKind::Bool(value) => Shape::Bool(*value),
-        NodeKind::Number(number) => Shape::Number(number),
-        NodeKind::Text(text) => match text.form() {
-            Form::Plain(sym) => Shape::Text(Some(data.str(sym))),
-            Form::Template(number) => match &data.templates[number as usize].parts[..] {
-                [Part::Expression(_)] => Shape::Unknown,
-                _ => Shape::Text(None),
-            },
-        },
-        NodeKind::List(items) => Shape::List(items.iter().map(|item| from_node(item, data)).collect()),
-        NodeKind::Map(entries) => {
-            Shape::Map(entries.iter().map(|(key, span, node)| (data.str(*key), *span, from_node(node, data))).collect())
-        }
-    };
-    Tree { span: node.span, shape }
-}
+    fn list(&self) -> String {
+        let more = if self.shown.len() < self.fingerprints.len() { ", …" } else { "" };
+        format!("{}{more}", self.shown.join(", "))
+    }
 
-fn from_value(value: &Value) -> Tree<'_> {
-    let shape = match value {
-        Value::Null => Shape::Null,
-        Value::Bool(value) => Shape::Bool(*value),
-        Value::Number(number) => Shape::Number(number),
-        Value::String(text) => Shape::Text(Some(text)),
-        Value::Array(items) => Shape::List(items.iter().map(from_value).collect()),
-        Value::Object(map) => {
-            Shape::Map(map.iter().map(|(key, value)| (key.as_str(), Span::default(), from_value(value))).collect())
-        }
-    };
-    Tree { span: Span::default(), shape }
-}
-
-/// Goes down both; the depth of values is bounded where they are read.
-fn check(schema: &Value, tree: &Tree<'_>, path: &str, misfits: &mut Vec<Misfit>) {
-    let Some(schema) = schema.as_object() else { return };
-    let mut misfit = |span, message, hint| misfits.push(Misfit { span, message, hint });
-    if let Some(wanted) = schema.get("type") {
-        let wanted: Vec<&str> = match wanted {
-            Value::String(one) => vec![one],
-            Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
+    fn hint(&self, tree: &Tree<'_>) -> String {
+        let near = match &tree.shape {
+            Shape::Text(Some(text)) => did_you_mean(text, self.words.iter().map(String::as_str)),
+            _ => None,
         };
-        if !wanted.iter().any(|wanted| fits(wanted, &tree.shape)) {
-            let names: Vec<&str> = wanted.iter().map(|wanted| in_words(wanted)).collect();
-            let message = format!("`{path}` takes {}, and this is {}", names.join(" or "), called(&tree.shape));
-            return misfit(tree.span, message, None);
-        }
+        near.unwrap_or_else(|| format!("it is one of {}", self.list()))
     }
-    if let Some(Value::Array(words)) = schema.get("enum") {
-        let met = match &tree.shape {
-            Shape::Text(Some(text)) => words.iter().any(|word| word.as_str() == Some(text)),
-            Shape::Number(number) => words.iter().any(|word| word.as_f64() == number.as_f64()),
-            Shape::Bool(value) => words.iter().any(|word| word.as_bool() == Some(*value)),
-            Shape::Null => words.contains(&Value::Null),
-            Shape::Unknown | Shape::Text(None) | Shape::List(_) | Shape::Map(_) => true,
-        };
-        if !met {
-            let known: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-            let hint = match &tree.shape {
-                Shape::Text(Some(text)) => did_you_mean(text, known.iter().copied()),
-                _ => None,
-            };
-            let message = format!("`{path}` cannot be {}", called(&tree.shape));
-            misfit(tree.span, message, hint.or_else(|| Some(format!("it is one of {}", known.join(", ")))));
-        }
-    }
-    if let (Some(least), Shape::Number(number)) = (schema.get("minimum").and_then(Value::as_f64), &tree.shape)
-        && number.as_f64().is_some_and(|number| number < least)
-    {
-        misfit(tree.span, format!("`{path}` is at least {least}, and this is {number}"), None);
-    }
-    match &tree.shape {
-        Shape::List(items) => {
-            if let Some(inner) = schema.get("items") {
+}
+
+impl Rule {
+    fn check(&self, tree: &Tree<'_>, path: &Path<'_>, findings: &mut Findings) {
+        let misfit = |message: String| Problem::error("bad_input", tree.span, message);
+        match (self, &tree.shape) {
+            (Rule::OneOf(choices), _) if !choices.hold(tree) => {
+                let message = format!("`{path}` cannot be {}", tree.called());
+                findings.push(misfit(message).hint(choices.hint(tree)));
+            }
+            (Rule::Constant(only, shown), _) if tree.fingerprint().is_some_and(|print| print != *only) => {
+                findings.push(misfit(format!("`{path}` is always {shown}, and this is {}", tree.called())));
+            }
+            (Rule::Minimum(least), Shape::Number(number)) if compare(number, least) == Ordering::Less => {
+                findings.push(misfit(format!("`{path}` is at least {least}, and this is {number}")));
+            }
+            (Rule::Maximum(most), Shape::Number(number)) if compare(number, most) == Ordering::Greater => {
+                findings.push(misfit(format!("`{path}` is at most {most}, and this is {number}")));
+            }
+            (Rule::Above(least), Shape::Number(number)) if compare(number, least) != Ordering::Greater => {
+                findings.push(misfit(format!("`{path}` is above {least}, and this is {number}")));
+            }
+            (Rule::Below(most), Shape::Number(number)) if compare(number, most) != Ordering::Less => {
+                findings.push(misfit(format!("`{path}` is below {most}, and this is {number}")));
+            }
+            (Rule::MinLength(least), Shape::Text(Some(text))) => {
+                let length = text.chars().count() as u64;
+                if length < *least {
+                    let least = counted(*least, "character");
+                    findings.push(misfit(format!("`{path}` has at least {least}, and this has {length}")));
+                }
+            }
+            (Rule::MaxLength(most), Shape::Text(Some(text))) => {
+                let length = text.chars().count() as u64;
+                if length > *most {
+                    let most = counted(*most, "character");
+                    findings.push(misfit(format!("`{path}` has at most {most}, and this has {length}")));
+                }
+            }
+            (Rule::Pattern(pattern), Shape::Text(Some(text))) => {
+                findings.matched_bytes = findings.matched_bytes.saturating_add(text.len());
+                if findings.matched_bytes > MAX_MATCHED_BYTES {
+                    let message = format!(
+                        "`{path}` cannot be compared with its pattern: with what was compared before it, it has more \
+                         than {MAX_MATCHED_BYTES} bytes"
+                    );
+                    findings.push(misfit(message));
+                } else if !pattern.is_match(text) {
+                    let pattern = shorten(pattern.as_str());
+                    findings.push(misfit(format!(
+                        "`{path}` takes text with the pattern `{pattern}`, and this is {}",
+                        tree.called()
+                    )));
+                }
+            }
+            (Rule::MinItems(least), Shape::List(items)) if (items.len() as u64) < *least => {
+                let least = counted(*least, "item");
+                findings.push(misfit(format!("`{path}` has at least {least}, and this has {}", items.len())));
+            }
+            (Rule::MaxItems(most), Shape::List(items)) if items.len() as u64 > *most => {
+                let most = counted(*most, "item");
+                findings.push(misfit(format!("`{path}` has at most {most}, and this has {}", items.len())));
+            }
+            (Rule::Unique, Shape::List(items)) => {
+                let mut places = BTreeMap::new();
                 for (at, item) in items.iter().enumerate() {
-                    check(inner, item, &format!("{path}[{at}]"), misfits);
+                    let Some(first) = item.fingerprint().and_then(|print| places.insert(print, at)) else { continue };
+                    let message = format!("`{path}` has each item once, and [{at}] is [{first}] again");
+                    findings.push(Problem::error("bad_input", item.span, message));
                 }
             }
-        }
-        Shape::Map(entries) => {
-            let properties = schema.get("properties").and_then(Value::as_object);
-            for needed in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
-                let Some(needed) = needed.as_str() else { continue };
-                if !entries.iter().any(|(key, _, _)| *key == needed) {
-                    misfit(tree.span, format!("`{path}` has no `{needed}`"), Some(format!("add `{needed}`")));
+            (Rule::Items(schema), Shape::List(items)) => {
+                for (at, item) in items.iter().enumerate() {
+                    schema.check(item, &path.place(at), findings);
                 }
             }
-            for (key, span, value) in entries {
-                let inner = properties.and_then(|properties| properties.get(*key));
-                match (inner, schema.get("additionalProperties")) {
-                    (Some(inner), _) => check(inner, value, &format!("{path}.{}", shorten(key)), misfits),
-                    (None, Some(Value::Bool(false))) => {
-                        let known = properties.into_iter().flat_map(|properties| properties.keys());
-                        let hint = did_you_mean(key, known.map(String::as_str));
-                        let message = format!("`{path}` takes no `{}`", shorten(key));
-                        misfits.push(Misfit { span: *span, message, hint });
+            (Rule::Required(needed), Shape::Map(entries)) => {
+                let known: BTreeSet<&str> = entries.iter().map(|(key, _, _)| key.as_ref()).collect();
+                for needed in needed.iter().filter(|needed| !known.contains(needed.as_str())) {
+                    if findings.is_full() {
+                        return;
                     }
-                    (None, Some(inner)) => check(inner, value, &format!("{path}.{}", shorten(key)), misfits),
-                    (None, None) => {}
+                    let needed = shorten(needed);
+                    findings.push(misfit(format!("`{path}` has no `{needed}`")).hint(format!("add `{needed}`")));
                 }
             }
+            (Rule::Fields(fields, others), Shape::Map(entries)) => {
+                for (key, span, value) in entries {
+                    match (fields.get(key.as_ref()), others) {
+                        (Some(schema), _) => schema.check(value, &path.name(key), findings),
+                        (None, Others::Schema(schema)) => schema.check(value, &path.name(key), findings),
+                        (None, Others::Any) => {}
+                        (None, Others::None) if findings.is_full() => return,
+                        (None, Others::None) => {
+                            let hint = did_you_mean(key, fields.keys().map(String::as_str));
+                            let message = format!("`{path}` takes no `{}`", shorten(key));
+                            findings.push(Problem::error("bad_input", *span, message).maybe_hint(hint));
+                        }
+                    }
+                }
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 
-fn fits(wanted: &str, shape: &Shape<'_>) -> bool {
-    match shape {
-        Shape::Unknown => true,
-        Shape::Null => wanted == "null",
-        Shape::Bool(_) => wanted == "boolean",
-        Shape::Number(number) => {
-            wanted == "number" || wanted == "integer" && number.as_f64().is_some_and(|number| number.fract() == 0.0)
-        }
-        Shape::Text(_) => wanted == "string",
-        Shape::List(_) => wanted == "array",
-        Shape::Map(_) => wanted == "object",
-    }
+fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-fn in_words(wanted: &str) -> &str {
-    match wanted {
-        "null" => "null",
-        "boolean" => "true or false",
-        "number" => "a number",
-        "integer" => "a whole number",
-        "string" => "text",
-        "array" => "a list",
-        "object" => "a map",
-        other => other,
-    }
-}
-
-fn called(shape: &Shape<'_>) -> String {
-    match shape {
-        Shape::Unknown => "an expression".into(),
-        Shape::Null => "null".into(),
-        Shape::Bool(value) => format!("the boolean {value}"),
-        Shape::Number(number) => format!("the number {number}"),
-        Shape::Text(Some(text)) => format!("the text \"{}\"", shorten(text)),
-        Shape::Text(None) => "text".into(),
-        Shape::List(_) => "a list".into(),
-        Shape::Map(_) => "a map".into(),
+/// Whole numbers exactly, all others as nearly as they are stored.
+fn compare(a: &Number, b: &Number) -> Ordering {
+    match (whole(a), whole(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        _ => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
     }
 }

@@ -1,4 +1,4 @@
-//! Values of variables from the command line and from files.
+//! Values of variables and inputs from the command line and from files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,9 +6,11 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::events::{Event, Events, ScalarKind};
+use crate::inputs::Given;
 use crate::problem::{Problem, render_all, shorten};
 use crate::source::{Format, Source};
 use crate::template::is_variable_name;
+use crate::tree::Tree;
 
 /// Why a value or a file of values cannot be taken.
 #[derive(Debug, Error)]
@@ -44,18 +46,19 @@ pub enum VarFileError {
 }
 
 /// `NAME=value` as it is given to `--var`.
-pub fn parse_var(argument: &str) -> Result<(String, String), VarFileError> {
+pub fn parse_var(argument: &str) -> Result<(String, Given), VarFileError> {
     let Some((name, value)) = argument.split_once('=') else {
         return Err(VarFileError::NotAPair { argument: shorten(argument) });
     };
     if !is_variable_name(name) {
         return Err(VarFileError::BadName { name: shorten(name) });
     }
-    Ok((name.to_owned(), value.to_owned()))
+    Ok((name.to_owned(), Given::from(value)))
 }
 
-/// A file of values: YAML or JSON by its extension, else lines of `KEY=value`.
-pub fn parse_var_file(name: &str, text: &str) -> Result<BTreeMap<String, String>, VarFileError> {
+/// A file of values: YAML or JSON by its extension, else lines of `KEY=value`. Text, numbers and booleans are taken as
+/// they are written.
+pub fn parse_var_file(name: &str, text: &str) -> Result<BTreeMap<String, Given>, VarFileError> {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
     match extension.as_deref() {
         Some("json") => tree(name, text, Format::Json),
@@ -64,7 +67,7 @@ pub fn parse_var_file(name: &str, text: &str) -> Result<BTreeMap<String, String>
     }
 }
 
-fn lines(name: &str, text: &str) -> Result<BTreeMap<String, String>, VarFileError> {
+fn lines(name: &str, text: &str) -> Result<BTreeMap<String, Given>, VarFileError> {
     let mut vars = BTreeMap::new();
     for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let fail = |message: String| VarFileError::Line { file: name.to_owned(), line: at + 1, message };
@@ -82,14 +85,14 @@ fn lines(name: &str, text: &str) -> Result<BTreeMap<String, String>, VarFileErro
         }
         let value = value.trim();
         let quoted = ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
-        if vars.insert(key.to_owned(), quoted.unwrap_or(value).to_owned()).is_some() {
+        if vars.insert(key.to_owned(), quoted.unwrap_or(value).into()).is_some() {
             return Err(fail(format!("`{}` is given twice", shorten(key))));
         }
     }
     Ok(vars)
 }
 
-fn tree(name: &str, text: &str, format: Format) -> Result<BTreeMap<String, String>, VarFileError> {
+fn tree(name: &str, text: &str, format: Format) -> Result<BTreeMap<String, Given>, VarFileError> {
     let source = Source { name: name.to_owned(), text: text.to_owned(), format };
     let mut events = Events::new(&source);
     let mut vars = BTreeMap::new();
@@ -103,17 +106,21 @@ fn tree(name: &str, text: &str, format: Format) -> Result<BTreeMap<String, Strin
                         let message = format!("`{}` cannot be a variable's name", shorten(&key));
                         events.problems.push(Problem::error("bad_name", span, message));
                     }
-                    let (value, span) = events.next();
-                    match value {
-                        Event::Scalar(scalar)
-                            if matches!(scalar.kind, ScalarKind::Text | ScalarKind::Number | ScalarKind::Bool) =>
-                        {
-                            vars.insert(key.into_owned(), scalar.text.into_owned());
+                    let text = match &events.peek().0 {
+                        Event::Scalar(scalar) => match scalar.kind {
+                            ScalarKind::Text | ScalarKind::Number | ScalarKind::Bool => Some(scalar.text.to_string()),
+                            ScalarKind::Null | ScalarKind::Broken => None,
+                        },
+                        _ => None,
+                    };
+                    match text {
+                        Some(text) => {
+                            events.next();
+                            vars.insert(key.into_owned(), Given::Text(text));
                         }
-                        other => {
-                            let message = format!("`{}` takes text", shorten(&key));
-                            events.problems.push(Problem::error("wrong_type", span, message));
-                            events.skip_rest(&other);
+                        None => {
+                            let value = Tree::literal(&mut events).map(|tree| Given::Value(tree.to_value()));
+                            vars.extend(value.map(|value| (key.into_owned(), value)));
                         }
                     }
                 }

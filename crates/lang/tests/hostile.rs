@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use baton_core::{RunId, StepStatus};
+use baton_core::{RunId, RunStatus, StepStatus};
 use baton_lang::{
     Format, Loaded, Options, Scope, Selection, Source, check_expression, load, parse_var_file, render_all,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Far more than any of these needs on a slow machine, far less than anything that is not linear would take.
 const SOON: Duration = Duration::from_secs(20);
@@ -26,12 +26,20 @@ fn exercise(name: &str, text: &str, format: Format) -> Loaded {
     loaded.problems.iter().for_each(|problem| drop(problem.to_json(&source)));
     drop(load(&source, &catalog, &Options { selection, ..Options::default() }));
     if let Some(compiled) = &loaded.compiled {
-        let scope =
-            Scope { run: RunId(1), plan_dir: "/p", cwd: "/c", status: &|_| StepStatus::Succeeded, outputs: &|_| None };
+        let scope = Scope {
+            run: RunId(1),
+            plan_dir: "/p",
+            cwd: "/c",
+            status: &|_| StepStatus::Succeeded,
+            outputs: &|_| None,
+            run_status: Some(RunStatus::Failed),
+        };
+        let _ = compiled.outputs(&scope);
         for step in compiled.graph.steps().take(100) {
             let _ = compiled.invocation(step, &scope);
             let _ = compiled.condition(step, &scope);
             let _ = compiled.preview(step);
+            let _ = compiled.take_outputs(step, Map::from_iter([("n".to_owned(), json!("1"))]));
             let _ = (compiled.name(step), compiled.tags(step), compiled.artifacts(step), compiled.is_dynamic(step));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use baton_core::graph::Backoff;
 use baton_core::{Invocation, Millis, OnFailure, RunId, StepIndex, StepStatus};
-use baton_lang::{Compiled, Options, Scope, Selection, Source, load, render_all};
+use baton_lang::{Compiled, Given, Options, Scope, Selection, Source, load, render_all};
 use serde_json::{Map, Value, json};
 
 fn none() -> BTreeMap<String, Value> {
@@ -13,7 +13,7 @@ fn none() -> BTreeMap<String, Value> {
 
 fn options(vars: &[(&str, &str)]) -> Options {
     Options {
-        vars: vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        vars: vars.iter().map(|(name, value)| (name.to_string(), Given::from(*value))).collect(),
         ..Options::default()
     }
 }
@@ -50,6 +50,7 @@ fn with_scope<R>(outputs: &Value, compiled: &Compiled, act: impl FnOnce(&Scope<'
         cwd: "/here",
         status: &|_| StepStatus::Succeeded,
         outputs: &|step| maps.get(&step).copied(),
+        run_status: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_lang::{Format, MAX_PROBLEMS, Options, Problem, Source, load, render_all};
+use baton_lang::{Format, Given, MAX_PROBLEMS, Options, Problem, Source, load, render_all};
 use serde_json::{Value, json};
 
 fn catalog() -> BTreeMap<String, Value> {
@@ -49,7 +49,7 @@ fn report_json(text: &str) -> String {
 
 #[test]
 fn unknown_fields_name_what_was_meant() {
-    let plan = r#"{"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+    let plan = r#"{"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
   {"id": "a", "command": "x", "needs": ["b"], "timeout": 5, "xyzzy": 1, "for_each": [], "plan_id": "q",
    "ui_hints": {"grp": "g"}}
 ]}"#;
@@ -57,21 +57,21 @@ fn unknown_fields_name_what_was_meant() {
     error[unknown_field]: a plan has no field `stepz`
      --> plan.json:1:18
       |
-    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
+    1 | {"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
       |                  ^^^^^^^
       = help: did you mean `steps`?
 
-    error[not_available]: `finally` is not available yet in this version of Baton
+    error[not_available]: `matrix` is not available yet in this version of Baton
      --> plan.json:1:31
       |
-    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
-      |                               ^^^^^^^^^
+    1 | {"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
+      |                               ^^^^^^^^
 
     error[unknown_field]: `globals` has no field `max_concurency`
-     --> plan.json:1:58
+     --> plan.json:1:57
       |
-    1 | {"plan_id": "p", "stepz": [], "finally": [], "globals": {"max_concurency": 2}, "steps": [
-      |                                                          ^^^^^^^^^^^^^^^^
+    1 | {"plan_id": "p", "stepz": [], "matrix": [], "globals": {"max_concurency": 2}, "steps": [
+      |                                                         ^^^^^^^^^^^^^^^^
       = help: did you mean `max_concurrency`?
 
     error[unknown_field]: a step has no field `needs`
@@ -509,7 +509,7 @@ fn expressions_are_checked_before_anything_runs() {
   {"id": "g", "command": "x", "depends_on": ["c"], "condition": "sise(steps.c.outputs.n) > 1"},
   {"id": "h", "command": "x", "depends_on": ["c"], "condition": "steps.c.state == 'failed' && steps[vars.X].status == 'a'"},
   {"id": "i", "command": "x", "depends_on": ["c"], "condition": "${{ true }}"},
-  {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+  {"id": "j", "command": "x", "depends_on": ["c"], "condition": "matrix.x == 1 && run.idd == 1"},
   {"id": "k", "command": "x", "depends_on": ["c"], "condition": "(1 == 1"},
   {"id": "l", "command": "x", "depends_on": ["c"], "condition": " "},
   {"id": "m", "command": "x", "args": ["${{ steps.m.status }}", "a ${{ }} b", "${{ 1 +"], "name": "${{ 1 }}"}
@@ -577,16 +577,16 @@ fn expressions_are_checked_before_anything_runs() {
       |                                                                 ^^^^^^^^^^^^^
       = help: take `${{` and `}}` away
 
-    error[not_available]: `inputs` is not available yet in this version of Baton
+    error[not_available]: `matrix` is not available yet in this version of Baton
       --> plan.json:10:66
        |
-    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "matrix.x == 1 && run.idd == 1"},
        |                                                                  ^^^^^^
 
     error[unknown_name]: `run` has no `idd`
       --> plan.json:10:87
        |
-    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "inputs.x == 1 && run.idd == 1"},
+    10 |   {"id": "j", "command": "x", "depends_on": ["c"], "condition": "matrix.x == 1 && run.idd == 1"},
        |                                                                                       ^^^
        = help: did you mean `id`?
 
@@ -1321,4 +1321,802 @@ fn problems_are_data_too() {
     let problems = told(&source, &Options::default());
     let first = problems.iter().find(|problem| problem.code == "unknown_field").expect("it is told");
     insta::assert_snapshot!(first.to_json(&source), @r#"{"code":"unknown_field","column":3,"end_column":9,"end_line":4,"file":"plan.yaml","hint":"did you mean `command`?","line":4,"message":"a step has no field `comand`","severity":"error"}"#);
+}
+
+#[test]
+fn schemas_are_enforced_to_the_last_keyword() {
+    let plan = r#"{"plan_id": "p", "steps": [{"id": "a", "command": "x"}], "inputs": {
+  "a-b": {"type": "string"}, "none": null, "word": "string", "untyped": {"default": 1}, "list": ["string"],
+  "typo": {"type": "string", "minLenght": 1, "oneOf": [], "secret": true},
+  "types": {"type": "strng"}, "several": {"type": ["int", null, "Number"]}, "empty": {"type": []},
+  "wrong": {"type": "string", "minLength": "1", "maxLength": -1, "pattern": 5, "enum": "a", "title": 1, "examples": {}},
+  "inner": {"type": "object", "properties": {"x": {"type": "lst", "default": 1}, "y": 5}, "required": "x"},
+  "more": {"type": "array", "items": [{"type": "string"}], "uniqueItems": "yes", "additionalProperties": "no"},
+  "half": {"type": "array", "minItems": 1.5, "required": [1]}
+}}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_name]: `a-b` cannot be the name of an input
+     --> plan.json:2:3
+      |
+    2 |   "a-b": {"type": "string"}, "none": null, "word": "string", "untyped": {"default": 1}, "list": ["st …
+      |   ^^^^^
+      = help: a letter or `_`, then letters, digits and `_`
+
+    error[wrong_type]: `inputs.none` takes a schema, and this is null
+     --> plan.json:2:38
+      |
+    2 |   "a-b": {"type": "string"}, "none": null, "word": "string", "untyped": {"default": 1}, "list": ["st …
+      |                                      ^^^^
+      = help: write {type: string}, or another type
+
+    error[wrong_type]: `inputs.word` takes a schema, and this is the text "string"
+     --> plan.json:2:52
+      |
+    2 | … type": "string"}, "none": null, "word": "string", "untyped": {"default": 1}, "list": ["string"],
+      |                                           ^^^^^^^^
+      = help: write {type: string}
+
+    error[missing_field]: `inputs.untyped` has no `type`
+     --> plan.json:2:62
+      |
+    2 | … ring"}, "none": null, "word": "string", "untyped": {"default": 1}, "list": ["string"],
+      |                                           ^^^^^^^^^
+      = help: add `type`: one of string, integer, number, boolean, array, object, null
+
+    error[wrong_type]: `inputs.list` takes a schema, and this is a list
+     --> plan.json:2:97
+      |
+    2 | … ng", "untyped": {"default": 1}, "list": ["string"],
+      |                                           ^
+      = help: write {type: string}, or another type
+
+    error[unknown_field]: a schema has no `minLenght` here, for it would not be enforced
+     --> plan.json:3:30
+      |
+    3 |   "typo": {"type": "string", "minLenght": 1, "oneOf": [], "secret": true},
+      |                              ^^^^^^^^^^^
+      = help: did you mean `minLength`?
+
+    error[unknown_field]: a schema has no `oneOf` here, for it would not be enforced
+     --> plan.json:3:46
+      |
+    3 |   "typo": {"type": "string", "minLenght": 1, "oneOf": [], "secret": true},
+      |                                              ^^^^^^^
+      = help: what is enforced: type, enum, const, default, description, title, examples, minimum, maximum, exclusiveMinimum, exclusiveMaximum, minLength, maxLength, pattern, minItems, maxItems, uniqueItems, items, required, properties, additionalProperties
+
+    error[not_available]: secrets are not available yet in this version of Baton
+     --> plan.json:3:59
+      |
+    3 |   "typo": {"type": "string", "minLenght": 1, "oneOf": [], "secret": true},
+      |                                                           ^^^^^^^^
+
+    error[bad_choice]: there is no type `strng`
+     --> plan.json:4:21
+      |
+    4 |   "types": {"type": "strng"}, "several": {"type": ["int", null, "Number"]}, "empty": {"type": []},
+      |                     ^^^^^^^
+      = help: did you mean `string`?
+
+    error[bad_choice]: there is no type `int`
+     --> plan.json:4:52
+      |
+    4 |   "types": {"type": "strng"}, "several": {"type": ["int", null, "Number"]}, "empty": {"type": []},
+      |                                                    ^^^^^
+      = help: in Baton this is `integer`
+
+    error[wrong_type]: `inputs.several.type` takes the name of a type, and this is null
+     --> plan.json:4:59
+      |
+    4 |   "types": {"type": "strng"}, "several": {"type": ["int", null, "Number"]}, "empty": {"type": []},
+      |                                                           ^^^^
+      = help: in quotes it is a type: "null"
+
+    error[bad_choice]: there is no type `Number`
+     --> plan.json:4:65
+      |
+    4 |   "types": {"type": "strng"}, "several": {"type": ["int", null, "Number"]}, "empty": {"type": []},
+      |                                                                 ^^^^^^^^
+      = help: did you mean `number`?
+
+    error[wrong_type]: `inputs.empty.type` takes the name of a type, or a list of them, and this is a list
+     --> plan.json:4:95
+      |
+    4 |   "types": {"type": "strng"}, "several": {"type": ["int", null, "Number"]}, "empty": {"type": []},
+      |                                                                                               ^
+
+    error[wrong_type]: `inputs.wrong.minLength` takes a whole number from 0, and this is the text "1"
+     --> plan.json:5:44
+      |
+    5 | … wrong": {"type": "string", "minLength": "1", "maxLength": -1, "pattern": 5, "enum": "a", "title": 1, …
+      |                                           ^^^
+
+    error[out_of_range]: `inputs.wrong.maxLength` takes a whole number from 0, and this is -1
+     --> plan.json:5:62
+      |
+    5 | … string", "minLength": "1", "maxLength": -1, "pattern": 5, "enum": "a", "title": 1, "examples": {}},
+      |                                           ^^
+
+    error[wrong_type]: `inputs.wrong.pattern` takes text, and this is the number 5
+     --> plan.json:5:77
+      |
+    5 | … ngth": "1", "maxLength": -1, "pattern": 5, "enum": "a", "title": 1, "examples": {}},
+      |                                           ^
+
+    error[wrong_type]: `inputs.wrong.enum` takes a list of values, and this is the text "a"
+     --> plan.json:5:88
+      |
+    5 | …  "maxLength": -1, "pattern": 5, "enum": "a", "title": 1, "examples": {}},
+      |                                           ^^^
+
+    error[wrong_type]: `inputs.wrong.title` takes text, and this is the number 1
+     --> plan.json:5:102
+      |
+    5 | … -1, "pattern": 5, "enum": "a", "title": 1, "examples": {}},
+      |                                           ^
+
+    error[wrong_type]: `inputs.wrong.examples` takes a list of values, and this is a map
+     --> plan.json:5:117
+      |
+    5 | … 5, "enum": "a", "title": 1, "examples": {}},
+      |                                           ^
+
+    error[bad_choice]: there is no type `lst`
+     --> plan.json:6:60
+      |
+    6 | …  "object", "properties": {"x": {"type": "lst", "default": 1}, "y": 5}, "required": "x"},
+      |                                           ^^^^^
+      = help: it is one of string, integer, number, boolean, array, object, null
+
+    error[bad_schema]: `inputs.inner.properties.x.default` would not be put in
+     --> plan.json:6:67
+      |
+    6 | … t", "properties": {"x": {"type": "lst", "default": 1}, "y": 5}, "required": "x"},
+      |                                           ^^^^^^^^^
+      = help: a default stands at the top of an input or an output, for the whole of it
+
+    error[wrong_type]: `inputs.inner.properties.y` takes a schema, and this is the number 5
+     --> plan.json:6:87
+      |
+    6 | … x": {"type": "lst", "default": 1}, "y": 5}, "required": "x"},
+      |                                           ^
+      = help: a schema is a map such as {type: string}
+
+    error[wrong_type]: `inputs.inner.required` takes a list of names, and this is the text "x"
+     --> plan.json:6:103
+      |
+    6 | … t", "default": 1}, "y": 5}, "required": "x"},
+      |                                           ^^^
+
+    error[wrong_type]: `inputs.more.items` takes a schema, and this is a list
+     --> plan.json:7:38
+      |
+    7 |   "more": {"type": "array", "items": [{"type": "string"}], "uniqueItems": "yes", "additionalProperti …
+      |                                      ^
+
+    error[wrong_type]: `inputs.more.uniqueItems` takes true or false, and this is the text "yes"
+     --> plan.json:7:75
+      |
+    7 | … ": [{"type": "string"}], "uniqueItems": "yes", "additionalProperties": "no"},
+      |                                           ^^^^^
+
+    error[wrong_type]: `inputs.more.additionalProperties` takes true, false or a schema, and this is the text "no"
+     --> plan.json:7:106
+      |
+    7 | … eItems": "yes", "additionalProperties": "no"},
+      |                                           ^^^^
+
+    error[out_of_range]: `inputs.half.minItems` takes a whole number from 0, and this is 1.5
+     --> plan.json:8:41
+      |
+    8 |   "half": {"type": "array", "minItems": 1.5, "required": [1]}
+      |                                         ^^^
+
+    error[wrong_type]: `inputs.half.required` takes a list of names, and this is the number 1
+     --> plan.json:8:59
+      |
+    8 |   "half": {"type": "array", "minItems": 1.5, "required": [1]}
+      |                                                           ^
+    "#);
+}
+
+#[test]
+fn schemas_that_nothing_fits_say_so() {
+    let plan = r#"{"plan_id": "p", "steps": [{"id": "a", "command": "x"}], "inputs": {
+  "range": {"type": "integer", "minimum": 3, "maximum": 2}, "touch": {"type": "number", "exclusiveMinimum": 1, "maximum": 1.0},
+  "length": {"type": "string", "minLength": 2, "maxLength": 1}, "items": {"type": "array", "minItems": 2, "maxItems": 1},
+  "enum": {"type": "string", "enum": []}, "fine": {"type": "number", "minimum": 1, "maximum": 1.0},
+  "pattern": {"type": "string", "pattern": "(a"}, "look": {"type": "string", "pattern": "(?=a)b"},
+  "big": {"type": "string", "pattern": "(a{100}){100}"}
+}}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_schema]: nothing fits `inputs.range`: `minimum` is 3 and `maximum` is 2
+     --> plan.json:2:43
+      |
+    2 | … "range": {"type": "integer", "minimum": 3, "maximum": 2}, "touch": {"type": "number", "exclusiveMini …
+      |                                           ^
+      = see: `maximum` (plan.json:2:57)
+
+    error[bad_schema]: nothing fits `inputs.touch`: `exclusiveMinimum` is 1 and `maximum` is 1.0
+     --> plan.json:2:109
+      |
+    2 | …  {"type": "number", "exclusiveMinimum": 1, "maximum": 1.0},
+      |                                           ^
+      = see: `maximum` (plan.json:2:123)
+
+    error[bad_schema]: nothing fits `inputs.length`: `minLength` is 2 and `maxLength` is 1
+     --> plan.json:3:45
+      |
+    3 | … ength": {"type": "string", "minLength": 2, "maxLength": 1}, "items": {"type": "array", "minItems": 2 …
+      |                                           ^
+      = see: `maxLength` (plan.json:3:61)
+
+    error[bad_schema]: nothing fits `inputs.items`: `minItems` is 2 and `maxItems` is 1
+     --> plan.json:3:104
+      |
+    3 | …  "items": {"type": "array", "minItems": 2, "maxItems": 1},
+      |                                           ^
+      = see: `maxItems` (plan.json:3:119)
+
+    error[bad_schema]: `inputs.enum.enum` is empty, so nothing fits
+     --> plan.json:4:38
+      |
+    4 |   "enum": {"type": "string", "enum": []}, "fine": {"type": "number", "minimum": 1, "maximum": 1.0},
+      |                                      ^
+
+    error[missing_input]: the input `fine` (a number) has no value
+     --> plan.json:4:43
+      |
+    4 |   "enum": {"type": "string", "enum": []}, "fine": {"type": "number", "minimum": 1, "maximum": 1.0},
+      |                                           ^^^^^^
+      = help: give it with --var fine=…
+
+    error[bad_schema]: `inputs.pattern.pattern` cannot be taken: found open group without closing ')'
+     --> plan.json:5:44
+      |
+    5 |   "pattern": {"type": "string", "pattern": "(a"}, "look": {"type": "string", "pattern": "(?=a)b"},
+      |                                            ^^^^
+      = help: look-around and backreferences are not available, and a pattern is small
+
+    error[bad_schema]: `inputs.look.pattern` cannot be taken: look-around is not supported
+     --> plan.json:5:89
+      |
+    5 |   "pattern": {"type": "string", "pattern": "(a"}, "look": {"type": "string", "pattern": "(?=a)b"},
+      |                                                                                         ^^^^^^^^
+      = help: look-around and backreferences are not available, and a pattern is small
+
+    error[bad_schema]: `inputs.big.pattern` cannot be taken: compiled regex exceeded size limit
+     --> plan.json:6:40
+      |
+    6 |   "big": {"type": "string", "pattern": "(a{100}){100}"}
+      |                                        ^^^^^^^^^^^^^^^
+      = help: look-around and backreferences are not available, and a pattern is small
+    "#);
+}
+
+#[test]
+fn values_in_schemas_fit_them() {
+    let plan = r#"{"plan_id": "p", "steps": [{"id": "a", "command": "x"}], "inputs": {
+  "count": {"type": "integer", "minimum": 1, "default": 0, "examples": [1, 2.0, 2.5], "enum": [1, "2", 0]},
+  "mode": {"type": "string", "enum": ["fast", "careful"], "default": "fsat"}, "one": {"type": "string", "const": 1},
+  "many": {"type": "array", "items": {"type": "string", "maxLength": 2}, "uniqueItems": true,
+           "default": ["aé", "aéo", 5, "aé"]},
+  "map": {"type": "object", "properties": {"k": {"type": "boolean"}}, "required": ["k", "l"], "additionalProperties": false,
+          "default": {"kk": 1}},
+  "text": {"type": "object", "default": {"t": ["${X}"]}, "description": "plain ${X} ${{ 1 }}"},
+  "null": {"type": "string", "default": null}, "patterned": {"type": "string", "pattern": "^v[0-9]+$", "default": "v"}
+}}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_input]: `inputs.count.default` is at least 1, and this is 0
+     --> plan.json:2:57
+      |
+    2 | … e": "integer", "minimum": 1, "default": 0, "examples": [1, 2.0, 2.5], "enum": [1, "2", 0]},
+      |                                           ^
+
+    error[bad_input]: `inputs.count.examples[1]` cannot be the number 2.0
+     --> plan.json:2:76
+      |
+    2 | … imum": 1, "default": 0, "examples": [1, 2.0, 2.5], "enum": [1, "2", 0]},
+      |                                           ^^^
+      = help: it is one of 1, 2, 0
+
+    error[bad_input]: `inputs.count.examples[2]` takes a whole number, and this is the number 2.5
+     --> plan.json:2:81
+      |
+    2 | … : 1, "default": 0, "examples": [1, 2.0, 2.5], "enum": [1, "2", 0]},
+      |                                           ^^^
+
+    error[bad_input]: `inputs.count.enum[1]` takes a whole number, and this is the text "2"
+     --> plan.json:2:99
+      |
+    2 | …  "examples": [1, 2.0, 2.5], "enum": [1, "2", 0]},
+      |                                           ^^^
+
+    error[bad_input]: `inputs.count.enum[2]` is at least 1, and this is 0
+     --> plan.json:2:104
+      |
+    2 | … mples": [1, 2.0, 2.5], "enum": [1, "2", 0]},
+      |                                           ^
+
+    error[bad_input]: `inputs.mode.default` cannot be the text "fsat"
+     --> plan.json:3:70
+      |
+    3 | … "enum": ["fast", "careful"], "default": "fsat"}, "one": {"type": "string", "const": 1},
+      |                                           ^^^^^^
+      = help: did you mean `fast`?
+
+    error[bad_input]: `inputs.one.const` takes text, and this is the number 1
+     --> plan.json:3:114
+      |
+    3 | … t"}, "one": {"type": "string", "const": 1},
+      |                                           ^
+
+    error[bad_input]: `inputs.many.default[1]` has at most 2 characters, and this has 3
+     --> plan.json:5:30
+      |
+    5 |            "default": ["aé", "aéo", 5, "aé"]},
+      |                              ^^^^^
+
+    error[bad_input]: `inputs.many.default[2]` takes text, and this is the number 5
+     --> plan.json:5:37
+      |
+    5 |            "default": ["aé", "aéo", 5, "aé"]},
+      |                                     ^
+
+    error[bad_input]: `inputs.many.default` has each item once, and [3] is [0] again
+     --> plan.json:5:40
+      |
+    5 |            "default": ["aé", "aéo", 5, "aé"]},
+      |                                        ^^^^
+
+    error[bad_input]: `inputs.map.default` has no `k`
+     --> plan.json:7:22
+      |
+    7 |           "default": {"kk": 1}},
+      |                      ^
+      = help: add `k`
+
+    error[bad_input]: `inputs.map.default` has no `l`
+     --> plan.json:7:22
+      |
+    7 |           "default": {"kk": 1}},
+      |                      ^
+      = help: add `l`
+
+    error[bad_input]: `inputs.map.default` takes no `kk`
+     --> plan.json:7:23
+      |
+    7 |           "default": {"kk": 1}},
+      |                       ^^^^
+      = help: did you mean `k`?
+
+    error[bad_schema]: `inputs.text.default.t[0]` holds `${`, and nothing is put in here
+     --> plan.json:8:48
+      |
+    8 |   "text": {"type": "object", "default": {"t": ["${X}"]}, "description": "plain ${X} ${{ 1 }}"},
+      |                                                ^^^^^^
+      = help: write the value out; the default of a variable, under `vars`, can hold `${OTHER}`
+
+    error[bad_input]: `inputs.null.default` takes text, and this is null
+     --> plan.json:9:41
+      |
+    9 |   "null": {"type": "string", "default": null}, "patterned": {"type": "string", "pattern": "^v[0-9]+$ …
+      |                                         ^^^^
+
+    error[bad_input]: `inputs.patterned.default` takes text with the pattern `^v[0-9]+$`, and this is the text "v"
+     --> plan.json:9:115
+      |
+    9 | … ng", "pattern": "^v[0-9]+$", "default": "v"}
+      |                                           ^^^
+    "#);
+}
+
+#[test]
+fn a_name_is_a_variable_or_an_input() {
+    let plan = r#"{"plan_id": "p", "vars": {"V": "v", "B": "b", "D": "${I:-x} ${I}"}, "inputs": {
+  "B": {"type": "string", "default": ""}, "I": {"type": "string", "default": ""}}, "outputs": {"o": "${{ inputs.V }} ${I}"},
+  "globals": {"env": {"G": "${{ inputs.nope }}"}}, "steps": [
+  {"id": "a", "command": "x", "args": ["${I} ${I:-d}", "${{ vars.I }}", "${{ inputs.J }}", "${{ inputs['V'] }}"], "name": "${I}"},
+  {"id": "b", "command": "x", "condition": "has(vars.I) || has(inputs.K.l) || inputs.I == 'x' || size(inputs) > 1"}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[undefined_variable]: there is no variable `I`
+     --> plan.json:1:52
+      |
+    1 | {"plan_id": "p", "vars": {"V": "v", "B": "b", "D": "${I:-x} ${I}"}, "inputs": {
+      |                                                    ^^^^^^^^^^^^^^
+      = help: `I` is an input, and the default of a variable cannot hold one
+
+    error[duplicate_key]: `B` is in `vars` and in `inputs`
+     --> plan.json:2:3
+      |
+    2 |   "B": {"type": "string", "default": ""}, "I": {"type": "string", "default": ""}}, "outputs": {"o":  …
+      |   ^^^
+      = see: the variable (plan.json:1:42)
+      = help: keep one of them
+
+    error[unknown_name]: there is no input `V`
+     --> plan.json:2:113
+      |
+    2 | … lt": ""}}, "outputs": {"o": "${{ inputs.V }} ${I}"},
+      |                                           ^
+      = help: `V` is a variable: vars.V
+
+    error[undefined_variable]: there is no variable `I`
+     --> plan.json:2:120
+      |
+    2 | … }}, "outputs": {"o": "${{ inputs.V }} ${I}"},
+      |                                           ^
+      = help: `I` is an input: write ${{ inputs.I }}
+
+    error[unknown_name]: there is no input `nope`
+     --> plan.json:3:40
+      |
+    3 |   "globals": {"env": {"G": "${{ inputs.nope }}"}}, "steps": [
+      |                                        ^^^^
+
+    error[undefined_variable]: there is no variable `I`
+     --> plan.json:4:43
+      |
+    4 | … {"id": "a", "command": "x", "args": ["${I} ${I:-d}", "${{ vars.I }}", "${{ inputs.J }}", "${{ inputs …
+      |                                           ^
+      = help: `I` is an input: write ${{ inputs.I }}
+
+    error[undefined_variable]: there is no variable `I`
+     --> plan.json:4:66
+      |
+    4 | … "x", "args": ["${I} ${I:-d}", "${{ vars.I }}", "${{ inputs.J }}", "${{ inputs['V'] }}"], "name": "${ …
+      |                                           ^
+      = help: `I` is an input: inputs.I
+
+    error[unknown_name]: there is no input `J`
+     --> plan.json:4:85
+      |
+    4 | …  ${I:-d}", "${{ vars.I }}", "${{ inputs.J }}", "${{ inputs['V'] }}"], "name": "${I}"},
+      |                                           ^
+      = help: did you mean `B`?
+
+    error[unknown_name]: there is no input `V`
+     --> plan.json:4:105
+      |
+    4 | … .I }}", "${{ inputs.J }}", "${{ inputs['V'] }}"], "name": "${I}"},
+      |                                           ^
+      = help: `V` is a variable: vars.V
+
+    error[undefined_variable]: there is no variable `I`
+     --> plan.json:4:126
+      |
+    4 | …  }}", "${{ inputs['V'] }}"], "name": "${I}"},
+      |                                           ^
+      = help: `I` is an input: write ${{ inputs.I }}
+
+    error[undefined_variable]: there is no variable `I`
+     --> plan.json:5:54
+      |
+    5 | …  "command": "x", "condition": "has(vars.I) || has(inputs.K.l) || inputs.I == 'x' || size(inputs) > 1 …
+      |                                           ^
+      = help: `I` is an input: inputs.I
+
+    error[unknown_name]: there is no input `K`
+     --> plan.json:5:71
+      |
+    5 | … "condition": "has(vars.I) || has(inputs.K.l) || inputs.I == 'x' || size(inputs) > 1"}
+      |                                           ^
+      = help: did you mean `B`?
+    "#);
+}
+
+#[test]
+fn missing_inputs_are_all_told_with_what_they_take() {
+    let plan = r#"{"plan_id": "p", "inputs": {
+  "count": {"type": "integer", "description": "How many copies"}, "names": {"type": "array"}, "mode": {"enum": ["a", "b"], "type": "string"},
+  "any": {"type": ["string", "null"]}, "given": {"type": "null", "default": null}
+}, "steps": [{"id": "a", "command": "x", "args": ["${NOPE}"], "comand": 1}]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[missing_input]: the input `count` (a whole number) has no value: How many copies
+     --> plan.json:2:3
+      |
+    2 |   "count": {"type": "integer", "description": "How many copies"}, "names": {"type": "array"}, "mode" …
+      |   ^^^^^^^
+      = help: give it with --var count=…
+
+    error[missing_input]: the input `names` (a list) has no value
+     --> plan.json:2:67
+      |
+    2 | … er", "description": "How many copies"}, "names": {"type": "array"}, "mode": {"enum": ["a", "b"], "ty …
+      |                                           ^^^^^^^
+      = help: give it as JSON with --var names=…, or in a file with --var-file
+
+    error[missing_input]: the input `mode` (one of a, b) has no value
+     --> plan.json:2:95
+      |
+    2 | … y copies"}, "names": {"type": "array"}, "mode": {"enum": ["a", "b"], "type": "string"},
+      |                                           ^^^^^^
+      = help: give it with --var mode=…
+
+    error[missing_input]: the input `any` (text or null) has no value
+     --> plan.json:3:3
+      |
+    3 |   "any": {"type": ["string", "null"]}, "given": {"type": "null", "default": null}
+      |   ^^^^^
+      = help: give it with --var any=…
+
+    error[undefined_variable]: the variable `NOPE` has no value
+     --> plan.json:4:51
+      |
+    4 | }, "steps": [{"id": "a", "command": "x", "args": ["${NOPE}"], "comand": 1}]}
+      |                                                   ^^^^^^^^^
+      = help: give it with --var NOPE=…, a default under `vars`, or ${NOPE:-default}
+
+    error[unknown_field]: a step has no field `comand`
+     --> plan.json:4:63
+      |
+    4 | }, "steps": [{"id": "a", "command": "x", "args": ["${NOPE}"], "comand": 1}]}
+      |                                                               ^^^^^^^^
+      = help: did you mean `command`?
+    "#);
+    let fine = plan.replace(r#", "comand": 1"#, "");
+    let missing = |text: &str| report(text).matches("error[missing_input]").count();
+    assert_eq!((missing(plan), missing(&fine)), (4, 4));
+}
+
+#[test]
+fn what_is_given_has_to_fit() {
+    let plan = "plan_id: p\nvars: {V: v}\ninputs:\n  count: {type: integer, minimum: 2, default: 2}\n  \
+                flag: {type: boolean, default: true}\n  names: {type: array, items: {type: string}, default: []}\n  \
+                mode: {type: string, enum: [fast, careful], default: fast}\n  small: {type: string, maxLength: 3, default: ''}\n\
+                steps: [{id: a, command: x}]\n";
+    let source = Source::new("plan.yaml", plan);
+    let given: [(&str, Given); 9] = [
+        ("count", "1".into()),
+        ("flag", "yes".into()),
+        ("names", "a,b".into()),
+        ("mode", "fsat".into()),
+        ("small", Given::Value(json!(["x"]))),
+        ("V", Given::Value(json!([1]))),
+        ("other", Given::Value(json!({}))),
+        ("cuont", "3".into()),
+        ("W", "unused".into()),
+    ];
+    let vars = given.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let problems = told(&source, &Options { vars, ..Options::default() });
+    insta::assert_snapshot!(render_all(&problems, &source, false), @r#"
+    error[wrong_type]: --var V: a variable takes text, and this is a list
+      = help: values of other types are `inputs`
+
+    error[wrong_type]: --var other: the plan has no input `other`, and a variable takes text; this is a map
+      = help: declare it under `inputs`
+
+    error[bad_input]: --var count: `inputs.count` is at least 2, and this is 1
+
+    error[bad_input]: --var flag: `inputs.flag` takes true or false, and this is the text "yes"
+      = help: write true
+
+    error[bad_input]: --var names: `inputs.names` takes a list, and this is the text "a,b"
+      = help: lists and maps are written as JSON, such as '["a", "b"]' or '{"a": 1}'
+
+    error[bad_input]: --var mode: `inputs.mode` cannot be the text "fsat"
+      = help: did you mean `fast`?
+
+    error[bad_input]: --var small: `inputs.small` takes text, and this is a list
+
+    warning[unused_variable]: the plan has no variable and no input `W`, so its value is not used
+      = help: did you mean `V`?
+
+    warning[unused_variable]: the plan has no variable and no input `cuont`, so its value is not used
+      = help: did you mean `count`?
+    "#);
+}
+
+#[test]
+fn outputs_that_are_declared_are_the_ones_that_are_named() {
+    let plan = r#"{"plan_id": "p", "outputs": {"bad-name": 1, "o": "${{ steps.a.outputs.vesrion }}", "p": ["${{ steps.nope.status }}"],
+  "q": "${{ run.status }}", "r": "${{ steps.f.outputs.version }}"}, "steps": [
+  {"id": "a", "command": "x", "outputs": {"version": {"type": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
+  {"id": "b", "command": "x", "depends_on": ["a"], "args": ["${{ steps.a.outputs.cuont }} ${{ steps.a.outputs.version }}"]},
+  {"id": "c", "command": "x", "depends_on": ["a"], "condition": "has(steps.a.outputs.nothing_like_it)"},
+  {"id": "d", "command": "x", "outputs": {"one": {"type": "string"}}, "on_failure": "fallback_step", "fallback_step": "e"},
+  {"id": "e", "command": "x", "outputs": {"two": {"type": "string"}}},
+  {"id": "f", "command": "x", "outputs": {"one": {"type": "string"}}, "on_failure": "fallback_step", "fallback_step": "g"},
+  {"id": "g", "command": "x"},
+  {"id": "h", "command": "x", "depends_on": ["d", "f"], "args": ["${{ steps.d.outputs.two }}", "${{ steps.d.outputs.three }}",
+    "${{ steps.f.outputs.anything }}", "${{ steps.d.outputs }}", "${{ steps.d.outputs['one'] }}"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_name]: `bad-name` cannot be the name of an output
+     --> plan.json:1:30
+      |
+    1 | {"plan_id": "p", "outputs": {"bad-name": 1, "o": "${{ steps.a.outputs.vesrion }}", "p": ["${{ steps. …
+      |                              ^^^^^^^^^^
+      = help: a letter or `_`, then letters, digits and `_`
+
+    error[unknown_name]: `a` declares no output `vesrion`
+     --> plan.json:1:71
+      |
+    1 | … bad-name": 1, "o": "${{ steps.a.outputs.vesrion }}", "p": ["${{ steps.nope.status }}"],
+      |                                           ^^^^^^^
+      = help: did you mean `version`?
+
+    error[unknown_step]: there is no step `nope`
+     --> plan.json:1:101
+      |
+    1 | … a.outputs.vesrion }}", "p": ["${{ steps.nope.status }}"],
+      |                                           ^^^^
+
+    error[finally]: only steps in `finally` know how the run ended
+     --> plan.json:2:17
+      |
+    2 |   "q": "${{ run.status }}", "r": "${{ steps.f.outputs.version }}"}, "steps": [
+      |                 ^^^^^^
+      = help: `steps.ID.status` tells of one step
+
+    error[missing_field]: `outputs.count` has no `type`
+     --> plan.json:3:74
+      |
+    3 | … tputs": {"version": {"type": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
+      |                                           ^^^^^^^
+      = help: add `type`: one of string, integer, number, boolean, array, object, null
+
+    error[bad_name]: `x-y` cannot be the name of an output
+     --> plan.json:3:99
+      |
+    3 | … e": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
+      |                                           ^^^^^
+      = help: a letter or `_`, then letters, digits and `_`
+
+    error[unknown_name]: `a` declares no output `cuont`
+     --> plan.json:4:82
+      |
+    4 | … ": ["a"], "args": ["${{ steps.a.outputs.cuont }} ${{ steps.a.outputs.version }}"]},
+      |                                           ^^^^^
+      = help: did you mean `count`?
+
+    error[unknown_name]: `a` declares no output `nothing_like_it`
+     --> plan.json:5:86
+      |
+    5 | … "a"], "condition": "has(steps.a.outputs.nothing_like_it)"},
+      |                                           ^^^^^^^^^^^^^^^
+
+    error[unknown_name]: `d` declares no output `three`
+      --> plan.json:10:117
+       |
+    10 | … d.outputs.two }}", "${{ steps.d.outputs.three }}",
+       |                                           ^^^^^
+    "#);
+}
+
+#[test]
+fn finally_stands_apart() {
+    let plan = r#"{"plan_id": "p", "finally": [
+  {"id": "tidy", "command": "x", "provides": ["clean"], "condition": "run.status == 'failed' && steps.a.status == 'failed'"},
+  {"id": "tell", "command": "x", "depends_on": ["a"], "consumes": ["built"]},
+  {"id": "last", "command": "x", "args": ["${{ steps.tidy.status }}"], "consumes": ["clean"]},
+  {"id": "good", "command": "x", "depends_on": ["tidy"], "args": ["${{ steps.tidy.status }}"], "consumes": ["clean"]},
+  {"id": "back", "command": "x", "on_failure": "fallback_step", "fallback_step": "b"}
+], "steps": [
+  {"id": "a", "command": "x", "provides": ["built"], "depends_on": ["tidy"], "consumes": ["clean"]},
+  {"id": "b", "command": "x", "condition": "steps.tidy.status == 'x' || run.status == 'failed'"},
+  {"id": "c", "command": "x", "on_failure": "fallback_step", "fallback_step": "last"},
+  {"id": "tell", "command": "x"}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[finally]: `tell` is in `finally` and depends on `a`, which is not
+     --> plan.json:3:49
+      |
+    3 |   {"id": "tell", "command": "x", "depends_on": ["a"], "consumes": ["built"]},
+      |                                                 ^^^
+      = help: steps in `finally` run after all others; take it out
+
+    error[not_a_dependency]: `last` asks for the result of `tidy` without depending on it
+     --> plan.json:4:54
+      |
+    4 |   {"id": "last", "command": "x", "args": ["${{ steps.tidy.status }}"], "consumes": ["clean"]},
+      |                                                      ^^^^
+      = help: add `tidy` to the `depends_on` of `last`
+
+    error[no_path]: `clean` comes from `tidy`, which `last` does not wait for
+     --> plan.json:4:85
+      |
+    4 |   {"id": "last", "command": "x", "args": ["${{ steps.tidy.status }}"], "consumes": ["clean"]},
+      |                                                                                     ^^^^^^^
+      = help: add `tidy` to the `depends_on` of `last`
+
+    error[finally]: `back` is in `finally` and falls back to `b`, which is not
+     --> plan.json:6:82
+      |
+    6 |   {"id": "back", "command": "x", "on_failure": "fallback_step", "fallback_step": "b"}
+      |                                                                                  ^^^
+      = help: steps in `finally` run after all others; take it out
+
+    error[finally]: `a` depends on `tidy`, which is in `finally`
+     --> plan.json:8:69
+      |
+    8 |   {"id": "a", "command": "x", "provides": ["built"], "depends_on": ["tidy"], "consumes": ["clean"]},
+      |                                                                     ^^^^^^
+      = help: steps in `finally` run after all others; take it out
+
+    error[finally]: `clean` comes from `tidy`, which is in `finally`
+     --> plan.json:8:91
+      |
+    8 |   {"id": "a", "command": "x", "provides": ["built"], "depends_on": ["tidy"], "consumes": ["clean"]},
+      |                                                                                           ^^^^^^^
+      = help: steps in `finally` run after all others; take it out
+
+    error[finally]: `b` asks for the result of `tidy`, which is in `finally`
+     --> plan.json:9:51
+      |
+    9 |   {"id": "b", "command": "x", "condition": "steps.tidy.status == 'x' || run.status == 'failed'"},
+      |                                                   ^^^^
+      = help: steps in `finally` run after all others; take it out
+
+    error[finally]: only steps in `finally` know how the run ended
+     --> plan.json:9:77
+      |
+    9 |   {"id": "b", "command": "x", "condition": "steps.tidy.status == 'x' || run.status == 'failed'"},
+      |                                                                             ^^^^^^
+      = help: `steps.ID.status` tells of one step
+
+    error[finally]: `c` falls back to `last`, which is in `finally`
+      --> plan.json:10:79
+       |
+    10 |   {"id": "c", "command": "x", "on_failure": "fallback_step", "fallback_step": "last"},
+       |                                                                               ^^^^^^
+       = help: steps in `finally` run after all others; take it out
+
+    error[duplicate_id]: two steps have the id `tell`
+      --> plan.json:11:10
+       |
+    11 |   {"id": "tell", "command": "x"}
+       |          ^^^^^^
+       = see: the first one (plan.json:3:10)
+       = help: give one of them another id
+    "#);
+}
+
+#[test]
+fn finally_needs_steps_before_it() {
+    let plan = r#"{"plan_id": "p", "finally": [{"id": "f", "command": "x"}, 5], "steps": []}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[wrong_type]: a step is a map of fields, and this is the number 5
+     --> plan.json:1:59
+      |
+    1 | {"plan_id": "p", "finally": [{"id": "f", "command": "x"}, 5], "steps": []}
+      |                                                           ^
+
+    error[no_steps]: the plan has no steps
+     --> plan.json:1:72
+      |
+    1 | {"plan_id": "p", "finally": [{"id": "f", "command": "x"}, 5], "steps": []}
+      |                                                                        ^
+      = help: add at least one
+    "#);
+}
+
+#[test]
+fn a_service_level_is_a_duration() {
+    let judge = |sla: &str| {
+        let plan = format!(r#"{{"plan_id": "p", "sla": {sla}, "steps": [{{"id": "a", "command": "x"}}]}}"#);
+        let source = Source::new("plan.json", plan);
+        let problems = told(&source, &Options::default());
+        problems.iter().map(|problem| format!("{} ({:?})", problem.message, problem.hint)).collect::<String>()
+    };
+    let wrong = r#"0|-1|[]|"0s"|""|"5"|"1m1h"|"1h1h"|"1.5h"|"h"|"5 m"|"1w"|"99999999999999999999999d""#;
+    let wrong: Vec<String> = wrong.split('|').map(|sla| format!("{sla}: {}", judge(sla))).collect();
+    insta::assert_snapshot!(wrong.join("\n"), @r#"
+    0: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 0 (None)
+    -1: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is -1 (None)
+    []: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is a list (None)
+    "0s": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 0s (None)
+    "": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
+    "5": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "5" (Some("without quotes it is seconds: 5"))
+    "1m1h": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "1m1h" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
+    "1h1h": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "1h1h" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
+    "1.5h": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "1.5h" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
+    "h": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "h" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
+    "5 m": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "5 m" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
+    "1w": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "1w" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
+    "99999999999999999999999d": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 99999999999999999999999d (None)
+    "#);
+    for fine in ["1", "0.5", "\"90s\"", "\"1d2h3m4s\"", "\"3d\"", "null"] {
+        assert_eq!(judge(fine), "", "{fine}");
+    }
 }

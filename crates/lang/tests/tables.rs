@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_lang::{Options, Source, load, parse_var, parse_var_file, reference, schema};
+use baton_lang::{Given, Options, Source, load, parse_var, parse_var_file, reference, schema};
 use serde_json::{Value, json};
 
 /// A value that a schema allows.
@@ -32,6 +32,9 @@ fn plan_with(level: &str, key: &str, value: &Value) -> String {
     ]});
     match level {
         "plan" if key == "steps" => return plan.to_string(),
+        "plan" if key == "finally" && value.as_array().is_some_and(|steps| !steps.is_empty()) => {
+            plan[key] = json!([{"id": "f", "command": "true"}]);
+        }
         "plan" => plan[key] = value.clone(),
         "globals" => plan["globals"][key] = value.clone(),
         "hints" => plan["steps"][1]["ui_hints"][key] = value.clone(),
@@ -146,7 +149,8 @@ fn the_defaults_in_the_table_are_the_ones_that_hold() {
 #[test]
 fn variables_are_read_from_files() {
     let pairs = |text: &str, name: &str| parse_var_file(name, text).map_err(|error| error.to_string());
-    let expected = Ok(BTreeMap::from([("A".into(), "1".into()), ("B_2".into(), "x = y".into())]));
+    let expected: Result<BTreeMap<String, Given>, String> =
+        Ok(BTreeMap::from([("A".into(), "1".into()), ("B_2".into(), "x = y".into())]));
     assert_eq!(pairs("# note\nexport A=1\n\nB_2='x = y'\r\n", "v.env"), expected);
     assert_eq!(pairs("A: 1\nB_2: x = y\n", "v.yaml"), expected);
     assert_eq!(pairs(r#"{"A": 1, "B_2": "x = y"}"#, "v.json"), expected);
@@ -154,12 +158,12 @@ fn variables_are_read_from_files() {
     assert_eq!(pairs("A\n", "v"), Err("v:1: `A` is not KEY=value".into()));
     assert_eq!(pairs("\nA=1\nA=2", "v"), Err("v:3: `A` is given twice".into()));
     assert_eq!(pairs("a-b=1", "v"), Err("v:1: `a-b` cannot be a variable's name".into()));
-    insta::assert_snapshot!(pairs("A: [1]\nb-c: 2\n", "v.yaml").expect_err("lists are refused"), @r#"
-    error[wrong_type]: `A` takes text
-     --> v.yaml:1:4
+    insta::assert_snapshot!(pairs("A: [1, .inf]\nb-c: 2\n", "v.yaml").expect_err("both are wrong"), @r#"
+    error[wrong_type]: `.inf` is no number that JSON can hold
+     --> v.yaml:1:8
       |
-    1 | A: [1]
-      |    ^
+    1 | A: [1, .inf]
+      |        ^^^^
 
     error[bad_name]: `b-c` cannot be a variable's name
      --> v.yaml:2:1
@@ -167,6 +171,15 @@ fn variables_are_read_from_files() {
     2 | b-c: 2
       | ^^^
     "#);
+    let values = pairs("A: [1, {b: 'x'}, true]\nB: {c: }\nC: ~\nD: 010\nE: yes\nF: '7'\n", "v.yaml").expect("values");
+    assert_eq!(values["A"], Given::Value(json!([1, {"b": "x"}, true])));
+    assert_eq!(values["B"], Given::Value(json!({"c": null})));
+    assert_eq!(values["C"], Given::Value(Value::Null));
+    assert_eq!([&values["D"], &values["E"], &values["F"]], [&"010".into(), &"yes".into(), &Given::from("7")]);
+    assert_eq!(
+        pairs(r#"{"A": {"b": [1.5e0]}}"#, "v.json"),
+        Ok(BTreeMap::from([("A".into(), Given::Value(json!({"b": [1.5]})))]))
+    );
     assert_eq!(parse_var("A=b=c").expect("it is a pair"), ("A".into(), "b=c".into()));
     assert!(parse_var("A").is_err() && parse_var("a-b=c").is_err());
 }

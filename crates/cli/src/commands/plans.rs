@@ -121,7 +121,7 @@ fn load(source: &Source, given: Given<'_>) -> Result<Loaded, Failure> {
 }
 
 /// The values of variables: those of `--var` go before those of files, later ones before earlier ones.
-fn variables(given: Given<'_>) -> Result<BTreeMap<String, String>, Failure> {
+fn variables(given: Given<'_>) -> Result<BTreeMap<String, baton_lang::Given>, Failure> {
     let mut vars = BTreeMap::new();
     for path in given.paths("var-file") {
         let name = path.display().to_string();
@@ -140,7 +140,7 @@ fn variables(given: Given<'_>) -> Result<BTreeMap<String, String>, Failure> {
         })?;
         vars.extend(more);
     }
-    vars.extend(given.pairs("var"));
+    vars.extend(given.pairs("var").map(|(name, text)| (name, baton_lang::Given::Text(text))));
     Ok(vars)
 }
 

@@ -1,0 +1,113 @@
+//! The values that a run is given for the plan's inputs.
+
+use serde_json::{Map, Value};
+
+use crate::compile::{MAX_TEXT_BYTES, Options};
+use crate::plan::Data;
+use crate::problem::{Problem, Problems, shorten};
+use crate::schema::read::Declared;
+use crate::schema::{Findings, Schema, check_value};
+use crate::source::Span;
+use crate::tree::{Path, weight_of_map};
+use crate::yaml;
+
+/// A value from outside: from the command line, from a file.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Given {
+    /// As it was written. An input that takes no text reads it as JSON.
+    Text(String),
+    /// A value with its type.
+    Value(Value),
+}
+
+impl From<String> for Given {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Given {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// Every input's value.
+pub(crate) fn inputs(data: &Data, options: &Options, problems: &mut Problems) -> Map<String, Value> {
+    let mut out = Map::new();
+    let mut findings = Findings::default();
+    for (name, declared) in data.inputs.iter().filter(|(_, declared)| declared.is_sound) {
+        let name = data.str(*name);
+        let value = match (options.vars.get(name), &declared.default) {
+            (None, Some(default)) => default.clone(),
+            (None, None) => {
+                problems.push(missing(name, declared));
+                continue;
+            }
+            (Some(given), _) => match take(name, &declared.schema, given, &mut findings) {
+                Some(value) => value,
+                None => continue,
+            },
+        };
+        out.insert(name.to_owned(), value);
+    }
+    for mut problem in findings.problems {
+        problem.span = None;
+        problems.push(problem);
+    }
+    if weight_of_map(&out) > MAX_TEXT_BYTES {
+        let message = format!("the inputs have more than {MAX_TEXT_BYTES} bytes together");
+        let problem = Problem::error("too_long", Span::default(), message).nowhere();
+        problems.push(problem.hint("put the data into a file and give its path"));
+    }
+    out
+}
+
+fn missing(name: &str, declared: &Declared) -> Problem {
+    let about = declared.description.as_deref().map(|text| format!(": {}", shorten(text.trim()))).unwrap_or_default();
+    let name = shorten(name);
+    let message = format!("the input `{name}` ({}) has no value{about}", declared.schema.wanted());
+    let hint = match declared.schema.takes_only_structure() {
+        true => format!("give it as JSON with --var {name}=…, or in a file with --var-file"),
+        false => format!("give it with --var {name}=…"),
+    };
+    Problem::error("missing_input", declared.span, message).hint(hint)
+}
+
+/// The value of an input; `None`: it does not fit, and that was told.
+fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> Option<Value> {
+    let before = findings.problems.len();
+    let value = match given {
+        Given::Value(value) => value.clone(),
+        Given::Text(text) => match read_text(schema, text) {
+            Some(value) => value,
+            None => Value::String(text.clone()),
+        },
+    };
+    check_value(schema, &value, &Path::new("inputs").name(name), findings);
+    let told = findings.problems.get_mut(before..).unwrap_or_default();
+    let fits = told.is_empty();
+    for problem in told {
+        problem.message = format!("--var {}: {}", shorten(name), problem.message);
+        if let (None, Given::Text(text)) = (&problem.hint, given) {
+            problem.hint = hint_for_text(schema, text);
+        }
+    }
+    fits.then_some(value)
+}
+
+/// The value that a text stands for: itself where the schema takes text, else what it is as JSON; `None`: that is
+/// nothing.
+pub(crate) fn read_text(schema: &Schema, text: &str) -> Option<Value> {
+    if schema.takes_text() { Some(Value::String(text.to_owned())) } else { serde_json::from_str(text).ok() }
+}
+
+fn hint_for_text(schema: &Schema, text: &str) -> Option<String> {
+    if schema.takes_text() {
+        return None;
+    }
+    if schema.takes_only_structure() {
+        return Some("lists and maps are written as JSON, such as '[\"a\", \"b\"]' or '{\"a\": 1}'".into());
+    }
+    yaml::old_boolean(text).map(|value| format!("write {value}"))
+}
