@@ -349,11 +349,18 @@ impl<S: Store, H: Hands> Engine<S, H> {
         let Some(live) = self.runs.get_mut(&key.run) else { return Ok(()) };
         let accept = live.plan.graph.policy(key.step).accept;
         let succeeded = matches!(ended.cause, ExitCause::Exit { code } if accept.contains(code));
+        let (mut cause, mut outputs) = (ended.cause, ended.outputs);
+        if succeeded {
+            match live.plan.take_outputs(key.step, std::mem::take(&mut outputs)) {
+                Ok(taken) => outputs = taken,
+                Err(error) => cause = ExitCause::BadResult { error },
+            }
+        }
         let mut end = AttemptEnd {
-            cause: ended.cause,
+            cause,
             duration: ended.duration,
             output: live.printed_output(key.step, now),
-            outputs: ended.outputs,
+            outputs,
             artifacts: Vec::new(),
             leftovers: ended.leftovers,
         };

@@ -33,7 +33,7 @@ impl Expressions<'_> {
             cwd: &self.facts.cwd,
             status: &status,
             outputs: &outputs,
-            run_status: None,
+            run_status: state.outcome(),
         })
     }
 
@@ -55,7 +55,7 @@ impl Evaluate for Expressions<'_> {
         Ok(Some(Box::new(self.invocation_of(state, step)?)))
     }
 
-    fn outputs(&self, _: &RunState) -> Result<Map<String, Value>, String> {
-        Ok(Map::new())
+    fn outputs(&self, state: &RunState) -> Result<Map<String, Value>, String> {
+        self.with_scope(state, |scope| self.plan.outputs(scope))
     }
 }

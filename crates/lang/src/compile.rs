@@ -36,6 +36,8 @@ pub struct Options {
     pub kept: Vec<(u32, u32)>,
     /// Whether steps that do not run have outputs, from an earlier run.
     pub outputs_available: bool,
+    /// Whether the plan is only looked at, so that its inputs need no values.
+    pub only_looking: bool,
 }
 
 /// What expressions see of a run.
@@ -456,6 +458,12 @@ fn graph(data: &Data, vars: &BTreeMap<String, String>, selected: &[bool], proble
 }
 
 impl Compiled {
+    /// The inputs that have no value: none, unless the plan is only looked at.
+    pub fn missing_inputs(&self) -> impl Iterator<Item = &str> {
+        let names = self.data.inputs.keys().map(|name| self.data.str(*name));
+        names.filter(|name| !self.inputs.contains_key(*name))
+    }
+
     fn step(&self, step: StepIndex) -> &Step {
         &self.data.steps[step.at()]
     }

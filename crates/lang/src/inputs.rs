@@ -40,6 +40,7 @@ pub(crate) fn inputs(data: &Data, options: &Options, problems: &mut Problems) ->
         let name = data.str(*name);
         let value = match (options.vars.get(name), &declared.default) {
             (None, Some(default)) => default.clone(),
+            (None, None) if options.only_looking => continue,
             (None, None) => {
                 problems.push(missing(name, declared));
                 continue;

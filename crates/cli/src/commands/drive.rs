@@ -35,7 +35,7 @@ pub fn run(given: Given<'_>, face: &mut Face) -> Answer {
         plan_path: plan.path,
         cwd: here()?.display().to_string(),
         vars: plan.compiled.vars.clone(),
-        inputs: serde_json::Map::new(),
+        inputs: plan.compiled.inputs.clone(),
         labels,
         idempotency_key: given.text("idempotency-key").map(str::to_owned),
         max_concurrency: jobs(given),

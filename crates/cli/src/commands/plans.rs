@@ -14,10 +14,14 @@ use crate::arguments::{Answer, Given};
 use crate::escape;
 use crate::face::Face;
 use crate::failure::{EXIT_OK, EXIT_REFUSED, EXIT_USAGE, Failure};
+use crate::show::summary;
 use crate::words;
 
 /// The largest file of variables that is read.
 const MAX_VAR_FILE_BYTES: u64 = 16 << 20;
+
+/// The plan is in order, and whoever runs it has to say more.
+const MISSING_INPUT: &str = "missing_input";
 
 /// A plan that was read and is ready to run.
 #[derive(Debug)]
@@ -32,8 +36,12 @@ pub struct ReadPlan {
 
 /// Reads the plan that was named; what is wrong with it is the failure.
 pub fn read_and_compile(given: Given<'_>, face: &mut Face) -> Result<ReadPlan, Failure> {
+    read_and_compile_for(given, false, face)
+}
+
+fn read_and_compile_for(given: Given<'_>, only_looking: bool, face: &mut Face) -> Result<ReadPlan, Failure> {
     let (source, path) = read_source(given)?;
-    let loaded = load(&source, given)?;
+    let loaded = load(&source, given, only_looking)?;
     let Some(compiled) = loaded.compiled else { return Err(bad_plan(&source, &loaded.problems, face)) };
     if !loaded.problems.is_empty() && !face.quiet {
         face.out.flush();
@@ -53,7 +61,7 @@ pub fn read_and_compile(given: Given<'_>, face: &mut Face) -> Result<ReadPlan, F
 fn bad_plan(source: &Source, problems: &[Problem], face: &Face) -> Failure {
     let name = &source.name;
     let mut failure = Failure::new("bad-plan", EXIT_USAGE, format!("`{name}` cannot run: {}", tally(problems))).hint(
-        if problems.iter().all(|problem| problem.span.is_none()) {
+        if problems.iter().all(|problem| problem.span.is_none() || problem.code == MISSING_INPUT) {
             "the plan is in order; mend what was asked of it".to_owned()
         } else {
             format!("mend what is marked above, then try again: baton check {name}")
@@ -108,13 +116,14 @@ fn read_source(given: Given<'_>) -> Result<(Source, String), Failure> {
     Ok((source, path))
 }
 
-fn load(source: &Source, given: Given<'_>) -> Result<Loaded, Failure> {
+fn load(source: &Source, given: Given<'_>, only_looking: bool) -> Result<Loaded, Failure> {
     let has = |name: &str| given.0.try_contains_id(name).is_ok();
     let texts = |name: &str| if has(name) { given.texts(name) } else { Vec::new() };
     let options = Options {
         vars: variables(given)?,
         selection: Selection { from: texts("from"), to: texts("to"), only: texts("only"), tags: texts("tag") },
         outputs_available: has("outputs-from") && given.number("outputs-from").is_some(),
+        only_looking,
         ..Options::default()
     };
     Ok(baton_lang::load(source, &Actions, &options))
@@ -147,16 +156,16 @@ fn variables(given: Given<'_>) -> Result<BTreeMap<String, baton_lang::Given>, Fa
 /// `baton check`.
 pub fn check(given: Given<'_>, face: &mut Face) -> Answer {
     let (source, _) = read_source(given)?;
-    let Loaded { compiled, problems } = load(&source, given)?;
+    let Loaded { compiled, problems } = load(&source, given, true)?;
     let is_good = compiled.is_some() && (problems.is_empty() || !given.flag("strict"));
     let exit = if is_good { EXIT_OK } else { EXIT_USAGE };
     if face.is_json() {
         let list: Vec<Value> = problems.iter().map(|problem| problem.to_json(&source)).collect();
         let steps = compiled.as_ref().map(|plan| plan.graph.len());
         let plan_id = compiled.as_ref().map(|plan| plan.plan_id().to_owned());
-        face.document(
-            &json!({ "ok": is_good, "file": source.name, "plan_id": plan_id, "steps": steps, "problems": list }),
-        );
+        let needs: Vec<&str> = compiled.iter().flat_map(Compiled::missing_inputs).collect();
+        face.document(&json!({ "ok": is_good, "file": source.name, "plan_id": plan_id, "steps": steps,
+            "needs": needs, "problems": list }));
         return Ok(exit);
     }
     face.text(&baton_lang::render_all(&problems, &source, face.color));
@@ -165,7 +174,9 @@ pub fn check(given: Given<'_>, face: &mut Face) -> Answer {
         Some(plan) if problems.is_empty() => {
             if !face.quiet {
                 let steps = words::counted(plan.graph.len() as u64, "step", "steps");
-                face.text(&format!("{name}: in order ({} with {steps})\n", escape::one_line(plan.plan_id())));
+                let needs: Vec<String> = plan.missing_inputs().map(|name| format!("--var {name}=…")).collect();
+                let needs = if needs.is_empty() { String::new() } else { format!("; a run needs {}", needs.join(" ")) };
+                face.text(&format!("{name}: in order ({} with {steps}){needs}\n", escape::one_line(plan.plan_id())));
             }
         }
         Some(_) | None => face.text(&format!("{name}: {}\n", tally(&problems))),
@@ -213,7 +224,7 @@ fn ids(graph: &Graph, steps: &[StepIndex]) -> Vec<String> {
 
 /// `baton graph`.
 pub fn graph(given: Given<'_>, face: &mut Face) -> Answer {
-    let plan = read_and_compile(given, face)?.compiled;
+    let plan = read_and_compile_for(given, true, face)?.compiled;
     if face.is_json() {
         face.document(&graph_json(&plan));
         return Ok(EXIT_OK);
@@ -375,7 +386,7 @@ pub fn dry_run(plan: &ReadPlan, face: &mut Face) -> Answer {
             .collect();
         let concurrency = graph.max_concurrency();
         face.document(&json!({ "dry_run": true, "plan_id": plan.plan_id(), "vars": plan.vars,
-            "max_concurrency": concurrency, "steps": list }));
+            "inputs": plan.inputs, "max_concurrency": concurrency, "steps": list }));
         return Ok(EXIT_OK);
     }
     let running = steps.iter().filter(|(_, _, runs, _)| *runs).count();
@@ -388,6 +399,9 @@ pub fn dry_run(plan: &ReadPlan, face: &mut Face) -> Answer {
     );
     for (name, value) in &plan.vars {
         out += &format!("  {name}={}\n", quoted(value));
+    }
+    for (name, value) in &plan.inputs {
+        out += &format!("  input {}\n", summary::output(name, value));
     }
     if !graph.plan_locks().names.is_empty() {
         out += &format!("  holds {}\n", escape::one_line(&graph.plan_locks().names.join(", ")));
