@@ -12,7 +12,7 @@ use crate::check;
 use crate::expr::{Facts, type_name};
 use crate::inputs::{Given, inputs};
 use crate::plan::{Action, Data, Form, Node, NodeKind, Part, Plan, Step, Text, What};
-use crate::problem::{Problem, Problems, Severity, shorten};
+use crate::problem::{Problem, Problems, Severity, nearest, shorten};
 use crate::schema::{Findings, check_value};
 use crate::slice::{Selection, kept_outputs, select};
 use crate::source::Span;
@@ -247,7 +247,11 @@ fn no_text(data: &Data, name: &str, value: &Value, problems: &Problems) -> Probl
 
 fn define_hint(data: &Data, name: &str, problems: &Problems) -> String {
     let give = format!("give it with --var {name}=…, a default under `vars`, or ${{{name}:-default}}");
-    match problems.suggest(name, data.variable_names()) {
+    let near = problems.suggest(name, data.variable_names()).or_else(|| {
+        let input = if problems.is_full() { None } else { nearest(name, data.input_names()) };
+        input.map(|input| format!("did you mean ${{{{ inputs.{input} }}}}?"))
+    });
+    match near {
         Some(near) => format!("{near} Else {give}"),
         None => give,
     }

@@ -823,6 +823,9 @@ impl Expression {
                 out.push(format!("vars.{name} is {}", short(Value::from(value.as_str()).to_string())));
             }
         }
+        if self.references.all_inputs {
+            out.push(format!("inputs is {}", short(Value::Object(facts.inputs.clone()).to_string())));
+        }
         for name in &self.references.inputs {
             if let Some(value) = facts.inputs.get(name) {
                 out.push(format!("inputs.{name} is {}", short(value.to_string())));

@@ -229,6 +229,11 @@ impl Problems {
         self.list.len() >= MAX_PROBLEMS
     }
 
+    /// How many more are worth looking for: what is not told, no further than that there is one.
+    pub(crate) fn room(&self) -> usize {
+        MAX_PROBLEMS.saturating_sub(self.list.len()).max(1)
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }

@@ -15,8 +15,8 @@ use crate::problem::{MAX_PROBLEMS, Problem, Problems, did_you_mean, shorten};
 use crate::source::Span;
 use crate::tree::{Path, Shape, Tree, whole};
 
-/// How many bytes of text are matched with patterns in one go: each may cost some thousand moves.
-const MAX_MATCHED_BYTES: usize = 1 << 20;
+/// What matching texts with patterns may cost in one go: bytes of text times the KiB that the pattern takes.
+const MAX_MATCHING_COST: usize = 16 << 20;
 /// How many values of an `enum` a hint lists.
 const SHOWN_CHOICES: usize = 20;
 
@@ -82,13 +82,20 @@ enum Rule {
     Below(Number),
     MinLength(u64),
     MaxLength(u64),
-    Pattern(Box<Regex>),
+    Pattern(Box<Pattern>),
     MinItems(u64),
     MaxItems(u64),
     Unique,
     Items(Box<Schema>),
     Required(Vec<String>),
     Fields(BTreeMap<String, Schema>, Others),
+}
+
+/// A regular expression, and about how many KiB it takes.
+#[derive(Debug)]
+struct Pattern {
+    regex: Regex,
+    size: usize,
 }
 
 /// The values of an `enum`.
@@ -110,16 +117,24 @@ enum Others {
 }
 
 /// What was found wrong, up to a cap, and what looking for it has cost.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Findings {
     pub(crate) problems: Vec<Problem>,
-    matched_bytes: usize,
+    /// How many problems are told at most.
+    room: usize,
+    matching_cost: usize,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self { problems: Vec::new(), room: MAX_PROBLEMS, matching_cost: 0 }
+    }
 }
 
 impl Findings {
     /// Whether more would not be told: then nobody needs to look.
     fn is_full(&self) -> bool {
-        self.problems.len() >= MAX_PROBLEMS
+        self.problems.len() >= self.room
     }
 
     pub(crate) fn push(&mut self, problem: Problem) {
@@ -143,7 +158,7 @@ pub(crate) fn check_node(schema: &Schema, with: Option<&Node>, uses: Span, data:
         Some(node) => Tree::from_node(node, data),
         None => Tree { span: uses, shape: Shape::Map(Vec::new()) },
     };
-    let mut findings = Findings::default();
+    let mut findings = Findings { room: problems.room(), ..Findings::default() };
     schema.check(&tree, &Path::new("with"), &mut findings);
     findings.problems.into_iter().for_each(|problem| problems.push(problem));
 }
@@ -285,15 +300,14 @@ impl Rule {
                 }
             }
             (Rule::Pattern(pattern), Shape::Text(Some(text))) => {
-                findings.matched_bytes = findings.matched_bytes.saturating_add(text.len());
-                if findings.matched_bytes > MAX_MATCHED_BYTES {
-                    let message = format!(
-                        "`{path}` cannot be compared with its pattern: with what was compared before it, it has more \
-                         than {MAX_MATCHED_BYTES} bytes"
-                    );
-                    findings.push(misfit(message));
-                } else if !pattern.is_match(text) {
-                    let pattern = shorten(pattern.as_str());
+                let cost = text.len().saturating_mul(pattern.size);
+                findings.matching_cost = findings.matching_cost.saturating_add(cost);
+                if findings.matching_cost > MAX_MATCHING_COST {
+                    let message =
+                        format!("`{path}` and what stands before it are too long to be matched with patterns");
+                    findings.push(misfit(message).hint("a smaller pattern can match more"));
+                } else if !pattern.regex.is_match(text) {
+                    let pattern = shorten(pattern.regex.as_str());
                     findings.push(misfit(format!(
                         "`{path}` takes text with the pattern `{pattern}`, and this is {}",
                         tree.called()

@@ -154,6 +154,121 @@ fn a_large_plan_is_read_and_joined() {
     assert_eq!(compiled.graph.len(), LARGE);
 }
 
+#[test]
+fn schemas_end_quickly() {
+    const MANY: usize = LARGE;
+    let lines = |line: &dyn Fn(usize) -> String| (0..MANY).map(line).collect::<String>();
+    let plan = |inputs: String| format!("plan_id: p\ninputs: {{{inputs}}}\nsteps: [{{id: a, command: b}}]\n");
+    let judge = |name: &str, inputs: String, is_good: bool| {
+        let loaded = exercise(name, &plan(inputs), Format::Yaml);
+        let report = || loaded.problems.iter().take(3).map(|problem| problem.message.as_str()).collect::<Vec<_>>();
+        assert_eq!(loaded.compiled.is_some(), is_good, "{name}: {:?}", report());
+    };
+    judge("many", lines(&|at| format!("i{at}: {{type: integer, default: {at}}},")), true);
+    judge("missing", lines(&|at| format!("i{at}: {{type: integer}},")), false);
+    judge("unknown keywords", format!("a: {{type: string, {}}}", lines(&|at| format!("k{at}: 1,"))), false);
+    let nested = |depth: usize| {
+        format!("a: {{type: object, {}x: {{}}{}}}", "properties: {x: {".repeat(depth), "}}".repeat(depth))
+    };
+    judge("nested too deep", nested(100_000), false);
+    judge("nested", nested(29).replace("x: {}", "properties: {}") + ",", false);
+    let values = lines(&|at| format!("{at},"));
+    judge("choices", format!("a: {{type: integer, enum: [{values}], default: 7}}"), true);
+    let listed = format!("items: {{enum: [{values}]}}, uniqueItems: true");
+    judge("choices of items", format!("a: {{type: array, {listed}, default: [{values}]}}"), true);
+    let doubled = format!("a: {{type: array, uniqueItems: true, default: [{values}{values}]}}");
+    judge("doubled items", doubled, false);
+    let needed = lines(&|at| format!("f{at},"));
+    let maps = "{},".repeat(MANY);
+    judge("required", format!("a: {{type: array, items: {{required: [{needed}]}}, default: [{maps}]}}"), false);
+    let fields = lines(&|at| format!("f{at}: {{type: integer}},"));
+    let map = lines(&|at| format!("f{at}: {at},"));
+    let object = format!("type: object, properties: {{{fields}}}, required: [{needed}], additionalProperties: false");
+    judge("properties", format!("a: {{{object}, default: {{{map}}}}}"), true);
+    judge(
+        "examples",
+        lines(&|at| format!("i{at}: {{type: integer, enum: [a, b], examples: [x, y], default: z}},")),
+        false,
+    );
+}
+
+#[test]
+fn patterns_end_quickly() {
+    let judge = |pattern: &str, text: &str| {
+        let plan = json!({"plan_id": "p", "inputs": {"a": {"type": "string", "pattern": pattern, "default": text}},
+            "steps": [{"id": "s", "command": "c"}]});
+        let loaded =
+            exercise(&format!("pattern {}", &pattern[..pattern.len().min(20)]), &plan.to_string(), Format::Json);
+        loaded.compiled.is_some()
+    };
+    let text = "a".repeat(if cfg!(debug_assertions) { 4_000 } else { 200_000 });
+    assert!(judge("(a*)*$", &text) && judge("(a|aa)+$", &text) && judge("(a?){100}a{100}", &text));
+    assert!(!judge("(a*)*b", &text) && !judge("(x+x+)+y", &text));
+    let refused = [
+        "(((a{99}){99}){99}){99}",
+        "((a{0}){99999}){99999}",
+        "(?:(?:){99999}){99999}",
+        "a{4294967295}",
+        "[",
+        "\\",
+        "(?P<",
+    ];
+    assert_eq!(refused.map(|pattern| judge(pattern, "a")), [false; 7]);
+    assert!(!judge(&"(".repeat(1000), "") && !judge(&"b".repeat(1025), "") && judge(&"b?".repeat(512), ""));
+    let large = "a|".repeat(500) + "a";
+    assert!(judge("a", &"a".repeat(1 << 20)) && judge(&large, "a") && !judge(&large, &"a".repeat(1 << 20)));
+    let many = |count: usize| {
+        let inputs: String = (0..count)
+            .map(|at| format!("i{at}: {{type: string, pattern: 'a{{50}}', default: {}}},", "a".repeat(50)))
+            .collect();
+        exercise(
+            "many patterns",
+            &format!("plan_id: p\ninputs: {{{inputs}}}\nsteps: [{{id: a, command: b}}]\n"),
+            Format::Yaml,
+        )
+    };
+    assert!(many(1000).compiled.is_some() && many(1001).compiled.is_none());
+}
+
+#[test]
+fn outputs_and_what_runs_last_end_quickly() {
+    const MANY: usize = LARGE;
+    let lines = |line: &dyn Fn(usize) -> String| (0..MANY).map(line).collect::<String>();
+    let steps = lines(&|at| {
+        format!(
+            "- {{id: s{at}, command: x, outputs: {{o: {{type: string}}}}, args: ['${{{{ steps.s{at}.outputs.p }}}}']}}\n"
+        )
+    });
+    exercise("wrong outputs", &format!("plan_id: p\nsteps:\n{steps}"), Format::Yaml);
+    let chain = lines(&|at| {
+        format!(
+            "- {{id: s{at}, command: x, outputs: {{o: {{type: string}}}}, on_failure: fallback_step, fallback_step: s{}}}\n",
+            at + 1
+        )
+    });
+    let outputs = lines(&|at| format!("o{at}: '${{{{ steps.s{at}.outputs.p }}}}',"));
+    exercise(
+        "chain",
+        &format!("plan_id: p\noutputs: {{{outputs}}}\nsteps:\n{chain}- {{id: s{MANY}, command: x}}\n"),
+        Format::Yaml,
+    );
+    let last = lines(&|at| {
+        format!("- {{id: f{at}, command: x, consumes: [r], condition: steps.s{at}.status == run.status}}\n")
+    });
+    let first = lines(&|at| format!("- {{id: s{at}, command: x, provides: [r]}}\n"));
+    let loaded = exercise("finally", &format!("plan_id: p\nfinally:\n{last}steps:\n{first}"), Format::Yaml);
+    assert_eq!(loaded.compiled.map(|compiled| compiled.graph.len()), Some(2 * MANY), "{:?}", loaded.problems);
+    let crossed = lines(&|at| format!("- {{id: f{at}, command: x, depends_on: [s{at}]}}\n"));
+    exercise("crossed", &format!("plan_id: p\nfinally:\n{crossed}steps:\n{first}"), Format::Yaml);
+    let named = lines(&|at| format!("'${{{{ inputs.i{at} }}}} ${{i{at}}} ${{j}}',"));
+    let inputs = lines(&|at| format!("i{at}: {{type: string, default: ''}},"));
+    exercise(
+        "named",
+        &format!("plan_id: p\ninputs: {{{inputs}}}\nsteps: [{{id: a, command: x, args: [{named}]}}]"),
+        Format::Yaml,
+    );
+}
+
 /// An expression that grows with a number.
 type Shape = Box<dyn Fn(usize) -> String + Send>;
 
@@ -227,8 +342,10 @@ impl Dice {
     }
 }
 
-const YAML: &str = "plan_id: p\nvars: {A: a, B: '${A}'}\nglobals: {env: {X: '${B:-c}'}}\nlocks: ['m_${A}']\nsteps:\n\
-    - id: a\n  command: echo\n  args: ['${A}', 5, \"\\u00fc\\n\"]\n  on_failure: fallback_step\n  fallback_step: f\n\
+const YAML: &str = "plan_id: p\nvars: {A: a, B: '${A}'}\nsla: 1h30m\ninputs: {n: {type: integer, minimum: 1, default: 2}, \
+    l: {type: array, items: {type: string, pattern: '^[a-z]+$'}, uniqueItems: true, default: [a, b]}}\n\
+    outputs: {o: ['${{ inputs.l }}', '${{ steps.a.outputs.n }}']}\nfinally: [{id: z, command: x, condition: run.status != ''}]\nglobals: {env: {X: '${B:-c}'}}\nlocks: ['m_${A}']\nsteps:\n\
+    - id: a\n  command: echo\n  outputs: {n: {type: [integer, 'null'], default: null}}\n  args: ['${A}', 5, \"\\u00fc\\n\"]\n  on_failure: fallback_step\n  fallback_step: f\n\
     - id: b-c\n  shell: true\n  command: |\n    echo ${A}\n  depends_on: [a]\n  condition: steps.a.status == 'x'\n\
     - {id: d, uses: act, with: {k: [1, '${{ steps[''b-c''].outputs.n }}']}, depends_on: [b-c], consumes: [r]}\n\
     - {id: f, command: x, accept_exit_codes: [0, 1], provides: [r], tags: [t]}\n";
@@ -290,6 +407,14 @@ const PIECES: &[&str] = &[
     "!",
     "depends_on",
     "fallback_step",
+    "inputs",
+    "outputs",
+    "finally",
+    "run.status",
+    "properties: {a: ",
+    "enum: [",
+    "default: ",
+    "type: ",
 ];
 
 fn mutate(dice: &mut Dice, text: &str) -> String {

@@ -621,7 +621,7 @@ fn expressions_are_checked_before_anything_runs() {
        |
     13 | …  }}", "a ${{ }} b", "${{ 1 +"], "name": "${{ 1 }}"}
        |                                           ^^^^^^^^^^
-       = help: expressions stand in `command`, `args`, `cwd`, `env` and `with`
+       = help: expressions stand in `command`, `args`, `cwd`, `env` and `with`, and in the plan's `outputs`
     "#);
 }
 
@@ -1382,7 +1382,7 @@ fn schemas_are_enforced_to_the_last_keyword() {
       |
     3 |   "typo": {"type": "string", "minLenght": 1, "oneOf": [], "secret": true},
       |                                              ^^^^^^^
-      = help: what is enforced: type, enum, const, default, description, title, examples, minimum, maximum, exclusiveMinimum, exclusiveMaximum, minLength, maxLength, pattern, minItems, maxItems, uniqueItems, items, required, properties, additionalProperties
+      = help: the reference of plans says which keywords of JSON Schema there are
 
     error[not_available]: secrets are not available yet in this version of Baton
      --> plan.json:3:59
@@ -1575,21 +1575,21 @@ fn schemas_that_nothing_fits_say_so() {
       |
     5 |   "pattern": {"type": "string", "pattern": "(a"}, "look": {"type": "string", "pattern": "(?=a)b"},
       |                                            ^^^^
-      = help: look-around and backreferences are not available, and a pattern is small
+      = help: look-around and backreferences are not available, nor are patterns that repeat too much
 
     error[bad_schema]: `inputs.look.pattern` cannot be taken: look-around is not supported
      --> plan.json:5:89
       |
     5 |   "pattern": {"type": "string", "pattern": "(a"}, "look": {"type": "string", "pattern": "(?=a)b"},
       |                                                                                         ^^^^^^^^
-      = help: look-around and backreferences are not available, and a pattern is small
+      = help: look-around and backreferences are not available, nor are patterns that repeat too much
 
     error[bad_schema]: `inputs.big.pattern` cannot be taken: compiled regex exceeded size limit
      --> plan.json:6:40
       |
     6 |   "big": {"type": "string", "pattern": "(a{100}){100}"}
       |                                        ^^^^^^^^^^^^^^^
-      = help: look-around and backreferences are not available, and a pattern is small
+      = help: look-around and backreferences are not available, nor are patterns that repeat too much
     "#);
 }
 

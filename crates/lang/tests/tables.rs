@@ -118,6 +118,29 @@ fn every_field_stands_in_the_reference() {
 }
 
 #[test]
+fn every_keyword_of_schemas_stands_in_the_reference_and_is_read() {
+    let reference = reference();
+    let schema = schema();
+    let keywords = schema["$defs"]["schema"]["properties"].as_object().expect("there are keywords");
+    assert!(keywords.len() > 20, "{} keywords", keywords.len());
+    for (key, takes) in keywords {
+        assert!(reference.contains(&format!("| `{key}` |")), "{key} is missing");
+        let value = match key.as_str() {
+            "default" | "const" => json!("x"),
+            "enum" | "examples" | "required" => json!(["x"]),
+            "type" => json!("string"),
+            "additionalProperties" => json!({}),
+            _ => sample(takes),
+        };
+        let input = json!({"type": "string", "default": "x", key: value});
+        let plan = json!({"plan_id": "p", "inputs": {"a": input}, "steps": [{"id": "s", "command": "c"}]});
+        let source = Source::new("p.json", plan.to_string());
+        let loaded = load(&source, &BTreeMap::new(), &Options::default());
+        assert!(loaded.compiled.is_some(), "{plan}: {:?}", loaded.problems);
+    }
+}
+
+#[test]
 fn the_defaults_in_the_table_are_the_ones_that_hold() {
     let text = "plan_id: p\nsteps: [{id: a, command: x}]\n";
     let plain =

@@ -130,6 +130,20 @@ fn expressions_see_inputs_with_their_types() {
 }
 
 #[test]
+fn an_evaluation_error_shows_the_inputs() {
+    let error = |expression: &str| {
+        let plan = format!(
+            "plan_id: p\ninputs: {{a: {{type: integer, default: 1}}, b: {{type: string, default: x}}}}\nsteps: \
+             [{{id: s, command: x, args: [\"${{{{ {expression} }}}}\"]}}]\n"
+        );
+        let compiled = compile(&plan, &[]);
+        with_scope(&json!({}), &compiled, |scope| compiled.invocation(StepIndex(0), scope)).expect_err("it fails")
+    };
+    insta::assert_snapshot!(error("inputs.a + inputs.b"), @r#"`inputs.a + inputs.b` could not be computed: `add` does not go with int and string (where inputs.a is 1, inputs.b is "x")"#);
+    insta::assert_snapshot!(error("inputs.map(name, inputs[name]).size() + 'x'"), @r#"`inputs.map(name, inputs[name]).size() + 'x'` could not be computed: `add` does not go with int and string (where inputs is {"a":1,"b":"x"})"#);
+}
+
+#[test]
 fn a_preview_shows_what_is_settled() {
     let compiled = compile(INPUTS, &[("who", "you".into())]);
     let args = |step| compiled.preview(StepIndex(step)).expect("it can be shown").with["args"].clone();
@@ -162,6 +176,8 @@ fn a_run_reads_its_inputs_back_as_they_were_taken() {
     let again = load_with(INPUTS, &options).expect("it is the same plan");
     assert_eq!(again.inputs, first.inputs);
     assert!(again.warnings.is_empty(), "{:?}", again.warnings);
+    let near = load_with(&INPUTS.replace("${V} ", "${cuont} "), &given(&[("who", "you".into())])).expect_err("a typo");
+    assert!(near.contains("did you mean ${{ inputs.count }}?"), "{near}");
     assert_eq!(parse_var("count=5").expect("it is a pair"), ("count".into(), Given::Text("5".into())));
 }
 

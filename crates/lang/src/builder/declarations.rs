@@ -22,7 +22,8 @@ impl<'s> Builder<'s, '_> {
         let section = Path::new(field.key);
         self.entries(field, noun, |this, key, span| {
             if let Some(tree) = Tree::literal(&mut this.events) {
-                let (mut declared, problems) = this.schemas.declared(&tree, &section.name(&key), span);
+                let room = this.events.problems.room();
+                let (mut declared, problems) = this.schemas.declared(&tree, &section.name(&key), span, room);
                 declared.is_sound &= is_variable_name(&key);
                 problems.into_iter().for_each(|problem| this.problem(problem));
                 out.insert(this.data.strings.add(&key), declared);

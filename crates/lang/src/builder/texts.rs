@@ -64,7 +64,7 @@ impl<'s> Builder<'s, '_> {
         };
         if self.data.templates[number as usize].dynamic && !expressions {
             let message = "an expression cannot stand here: this text is settled before the run starts";
-            let hint = "expressions stand in `command`, `args`, `cwd`, `env` and `with`";
+            let hint = "expressions stand in `command`, `args`, `cwd`, `env` and `with`, and in the plan's `outputs`";
             self.problem(Problem::error("expression_not_here", *span, message).hint(hint));
         }
         self.data.occurrences.push(Occurrence { what: What::Template(number), step: self.step, span: *span });

@@ -72,20 +72,14 @@ impl<'s> Builder<'s, '_> {
                 Read::Raw((scalar.text, span))
             }
             (Kind::Bool, ScalarKind::Bool) => Read::Bool(scalar.text.starts_with(['t', 'T'])),
-            (Kind::Seconds | Kind::Timeout, ScalarKind::Number) => {
+            (Kind::Seconds | Kind::Timeout | Kind::Duration, ScalarKind::Number) => {
                 let seconds = number();
-                let least_met = if field.kind == Kind::Timeout { seconds > 0.0 } else { seconds >= 0.0 };
+                let takes_zero = field.kind == Kind::Seconds;
+                let least_met = if takes_zero { seconds >= 0.0 } else { seconds > 0.0 };
                 if !least_met || seconds > MAX_SECONDS {
                     return range(self, &scalar.text);
                 }
-                Read::Millis(Millis(((seconds * 1000.0).round() as u64).max(u64::from(field.kind == Kind::Timeout))))
-            }
-            (Kind::Duration, ScalarKind::Number) => {
-                let seconds = number();
-                if seconds > 0.0 && seconds <= MAX_SECONDS {
-                    return Read::Millis(Millis(((seconds * 1000.0).round() as u64).max(1)));
-                }
-                range(self, &scalar.text)
+                Read::Millis(Millis(((seconds * 1000.0).round() as u64).max(u64::from(!takes_zero))))
             }
             (Kind::Duration, ScalarKind::Text) => match duration::parse(&scalar.text) {
                 Some(duration) if duration.0 > 0 && duration.0 as f64 <= MAX_SECONDS * 1000.0 => Read::Millis(duration),

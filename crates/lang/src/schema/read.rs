@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex_lite::RegexBuilder;
 use serde_json::{Map, Number, Value, json};
 
-use super::{Choices, Findings, Others, Rule, SHOWN_CHOICES, Schema, TYPES, compare};
+use super::{Choices, Findings, Others, Pattern, Rule, SHOWN_CHOICES, Schema, TYPES, compare};
 use crate::problem::{Problem, did_you_mean, shorten};
 use crate::source::Span;
 use crate::tree::{Entry, Path, Shape, Tree, whole};
 
 /// The longest pattern, in bytes.
 const MAX_PATTERN_BYTES: usize = 1024;
-/// How much memory a pattern may take, in bytes; what it costs to match a character grows with this.
-const MAX_PATTERN_SIZE: usize = 32 << 10;
+/// How many KiB a pattern may take, by classes; what it costs to match a character grows with this.
+const PATTERN_SIZES: [usize; 4] = [1, 4, 16, 64];
 /// How many patterns the schemas of one plan may have.
 const MAX_PATTERNS: usize = 1000;
 
@@ -134,8 +134,16 @@ impl Schema {
 }
 
 impl SchemaReader {
-    /// The schema of something that has a name, with what belongs to its top only; and what is wrong with it.
-    pub(crate) fn declared(&mut self, tree: &Tree<'_>, path: &Path<'_>, span: Span) -> (Declared, Vec<Problem>) {
+    /// The schema of something that has a name, with what belongs to its top only; and what is wrong with it, up to
+    /// `room` problems.
+    pub(crate) fn declared(
+        &mut self,
+        tree: &Tree<'_>,
+        path: &Path<'_>,
+        span: Span,
+        room: usize,
+    ) -> (Declared, Vec<Problem>) {
+        self.findings.room = room;
         let declared = self.read(tree, path, span);
         (declared, std::mem::take(&mut self.findings.problems))
     }
@@ -295,9 +303,8 @@ impl SchemaReader {
         if self.findings.is_full() {
             return;
         }
-        let known = || KEYWORDS.iter().map(|(_, name, _, _)| *name);
-        let hint = did_you_mean(key, known())
-            .unwrap_or_else(|| format!("what is enforced: {}", known().collect::<Vec<_>>().join(", ")));
+        let hint = did_you_mean(key, KEYWORDS.iter().map(|(_, name, _, _)| *name))
+            .unwrap_or_else(|| "the reference of plans says which keywords of JSON Schema there are".into());
         let message = format!("a schema has no `{}` here, for it would not be enforced", shorten(key));
         self.findings.push(Problem::error("unknown_field", span, message).hint(hint));
     }
@@ -339,11 +346,13 @@ impl SchemaReader {
             let message = format!("`{path}` has {} bytes, and {MAX_PATTERN_BYTES} is the most", text.len());
             return self.bad(span, message, None);
         }
-        match RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).build() {
-            Ok(pattern) => schema.rules.push(Rule::Pattern(Box::new(pattern))),
+        let build = |size: usize| RegexBuilder::new(text).size_limit(size << 10).build().map(|regex| (regex, size));
+        let [smallest, larger @ ..] = PATTERN_SIZES;
+        match larger.into_iter().fold(build(smallest), |built, size| built.or_else(|_| build(size))) {
+            Ok((regex, size)) => schema.rules.push(Rule::Pattern(Box::new(Pattern { regex, size }))),
             Err(error) => {
                 let message = format!("`{path}` cannot be taken: {error}");
-                let hint = "look-around and backreferences are not available, and a pattern is small";
+                let hint = "look-around and backreferences are not available, nor are patterns that repeat too much";
                 self.bad(span, message, Some(hint.into()));
             }
         }
