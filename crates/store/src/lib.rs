@@ -21,6 +21,7 @@ mod sqlite;
 pub mod stored;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use baton_core::lock::LockEvent;
 use baton_core::{Epoch, Event, Graph, Log, RunCreated, RunId, RunStatus, Time};
@@ -38,6 +39,9 @@ pub use output::{Chunk, OutputLimits, OutputWriter, Piece, SegmentReader};
 pub use owner::{OwnerInfo, wait_for_death};
 pub use sqlite::{Access, SqliteStore};
 
+/// How long a call waits for another process that writes, where nobody says otherwise.
+pub const BUSY_LIMIT: Duration = Duration::from_secs(10);
+
 /// The SHA-256 of some bytes in hexadecimal: the name under which plans and artefacts are kept.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     chain::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes))
@@ -48,6 +52,10 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Where runs are kept. Every method that changes something has synced it when it returns.
 pub trait Store {
+    /// How long a call waits for another process that writes before it answers with [`StoreError::Busy`], which means
+    /// that nothing was changed. It is [`BUSY_LIMIT`] where nobody says otherwise.
+    fn set_wait(&mut self, wait: Duration) -> Result<()>;
+
     /// Registers this process as an owner of runs; it counts as alive until it dies.
     fn register(&mut self, info: &OwnerInfo) -> Result<Epoch>;
 

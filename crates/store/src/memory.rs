@@ -1,6 +1,7 @@
 //! The store in memory, for simulations and for measuring everything but the disk.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use baton_core::lock::LockEvent;
 use baton_core::{Epoch, Event, EventKind, Graph, Log, RunCreated, RunId, Time};
@@ -215,6 +216,10 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn set_wait(&mut self, _wait: Duration) -> Result<()> {
+        Ok(())
+    }
+
     fn register(&mut self, info: &OwnerInfo) -> Result<Epoch> {
         self.check_trust()?;
         self.last_epoch += 1;

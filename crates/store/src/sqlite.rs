@@ -20,12 +20,10 @@ use crate::output::{self, OutputLimits, OutputWriter, Piece};
 use crate::owner::{self, Liveness, OwnerFiles};
 use crate::stored::{self, Columns, StoredColumns};
 use crate::{
-    Append, Command, CommandId, Conflict, Created, DataDir, Events, Filter, Group, NewRun, Outcome, OwnerInfo,
-    OwnerRow, PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent, ballast, filesystem, schema,
+    Append, BUSY_LIMIT, Command, CommandId, Conflict, Created, DataDir, Events, Filter, Group, NewRun, Outcome,
+    OwnerInfo, OwnerRow, PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent, ballast, filesystem,
+    schema,
 };
-
-/// How long a writer waits for another process.
-pub(crate) const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
 /// SQLite before this one may damage a database when two connections checkpoint (the WAL-reset fault).
 const OLDEST_SQLITE: (i32, &str) = (3_051_003, "3.51.3");
@@ -631,6 +629,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn set_wait(&mut self, wait: Duration) -> Result<()> {
+        self.connection.busy_timeout(wait).map_err(self.failed())
+    }
+
     fn register(&mut self, info: &OwnerInfo) -> Result<Epoch> {
         if let Some(owner) = &self.owner {
             return Ok(owner.epoch);

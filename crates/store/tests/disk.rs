@@ -3,6 +3,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use baton_core::action::Artifact;
 use baton_core::event::StopReason;
@@ -278,6 +279,43 @@ fn looking_makes_nothing_and_sees_what_others_commit() {
     let error =
         reader.push_command(waiting, &Command::Cancel { by: "ada".to_owned(), hurry: false }, Time(0)).unwrap_err();
     assert_eq!(error.code(), "store-unwritable");
+}
+
+#[test]
+fn whoever_looks_at_a_database_that_another_has_to_itself_is_told_after_the_wait() {
+    let disk = Disk::new();
+    whole_run(&mut disk.open());
+    // All of the database is its own only where nobody has it open.
+    let alone = Connection::open(disk.directory.database()).unwrap();
+    let text = |sql: &str| alone.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    text("PRAGMA journal_mode = DELETE");
+    let mut reader = disk.look();
+    reader.set_wait(Duration::from_millis(20)).unwrap();
+    alone.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let error = reader.runs(&Filter::default()).unwrap_err();
+    assert_eq!(error.code(), "store-busy");
+    assert!(error.to_string().contains("baton.db"), "{error}");
+    alone.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(reader.runs(&Filter::default()).unwrap().len(), 1);
+}
+
+#[test]
+fn an_append_to_a_busy_database_changes_nothing_and_can_be_made_again() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let owner = store.register(&info(1)).unwrap();
+    let run = submit(&mut store, &created(), Some(owner)).run();
+    let busy = Connection::open(disk.directory.database()).unwrap();
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.set_wait(Duration::from_millis(20)).unwrap();
+    let (graph, events) = (graph(), [at(1010, EventKind::RunStarted)]);
+    for _ in 0..2 {
+        let error = store.append(&[group(vec![run_append(run, owner, Some(1), &events, &graph)])]).unwrap_err();
+        assert_eq!(error.code(), "store-busy");
+    }
+    drop(busy);
+    let outcome = commit(&mut store, vec![run_append(run, owner, Some(1), &events, &graph)]);
+    assert_eq!(outcome, Outcome::Committed { last_seqs: vec![2] });
 }
 
 #[test]
