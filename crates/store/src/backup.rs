@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::make_folder;
 use crate::doctor::{artifact_files, entries, name};
+use crate::gc::{RunsUse, lock_runs};
 use crate::sqlite::{random_id, wall_clock};
 use crate::{Access, DataDir, Filter, Result, SqliteStore, Store, StoreError, artifact, export, filesystem, owner};
 
@@ -74,6 +75,8 @@ impl SqliteStore {
 
     fn write_backup(&self, folder: &Path) -> Result<Backup> {
         let copy = DataDir::at(folder);
+        // From before the database is copied: the files that the copy names stay until they are copied, too.
+        let _runs = lock_runs(self.directory(), RunsUse::Copy)?;
         make_folder(folder)?;
         let database = copy.database();
         self.connection()

@@ -62,7 +62,8 @@ pub trait Store {
     /// Every owner that is known, and whether it is alive.
     fn owners(&self) -> Result<Vec<OwnerRow>>;
 
-    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one.
+    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one. The
+    /// runs that it refers to must be there, and stay as long as it needs them.
     fn create_run(&mut self, new: &NewRun<'_>, owner: Option<Epoch>) -> Result<Created>;
 
     /// Takes over a run that has no living owner. The answer is the epoch for every [`Append`] to this run.

@@ -245,6 +245,10 @@ impl Store for MemoryStore {
         if let Some((run, _)) = self.runs.iter().find(same) {
             return Ok(Created::Existing { run: *run });
         }
+        let needed = [new.created.outputs_from, new.created.retry_of].into_iter().flatten();
+        if let Some(run) = needed.into_iter().find(|run| !self.runs.contains_key(run)) {
+            return Err(StoreError::NoSuchRun { run });
+        }
         let run = RunId(self.runs.len() as u64 + 1);
         let log = MemoryLog { epoch: owner.map_or(0, |owner| owner.0), owner, ..MemoryLog::default() };
         self.logs.insert(run.0, log);

@@ -204,6 +204,12 @@ impl SqliteStore {
         &self.connection
     }
 
+    /// For hooks.
+    #[cfg(test)]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
     pub(crate) fn database_path(&self) -> &Path {
         &self.path
     }
@@ -703,6 +709,15 @@ impl Store for SqliteStore {
                 if let Some(run) = existing {
                     return Ok(Created::Existing { run: RunId(unsigned(run)) });
                 }
+            }
+            // It may have been removed since whoever submits looked at it.
+            for needed in [created.outputs_from, created.retry_of].into_iter().flatten() {
+                transaction
+                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM run WHERE id = ?1)")
+                    .and_then(|mut select| select.query_row([needed.0 as i64], |row| row.get::<_, bool>(0)))
+                    .map_err(&failed)?
+                    .then_some(())
+                    .ok_or(StoreError::NoSuchRun { run: needed })?;
             }
             let run = next(transaction, "last_run").map_err(&failed)?;
             let export = directory.export(RunId(run));

@@ -6,8 +6,8 @@ use baton_core::event::{SkipReason, StopReason};
 use baton_core::lock::LockEventKind;
 use baton_core::{Epoch, EventKind, Log, RunCreated, RunId, RunStatus, Time};
 use baton_store::{
-    Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, Outcome,
-    RunPhase, SqliteStore, Store, StoreError, abandoned,
+    Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, NewRun,
+    Outcome, RunPhase, SqliteStore, Store, StoreError, abandoned,
 };
 use support::*;
 
@@ -250,6 +250,23 @@ fn a_second_submit_with_the_same_key_answers_with_the_first_run() {
         world.crash();
         assert_eq!(submit(world.store(), &keyed, None), Created::Existing { run: first.run() });
         assert_eq!(world.store().runs(&Filter::default()).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_run_that_refers_to_one_that_is_gone_is_not_submitted() {
+    on_both(|world| {
+        let first = submit(world.store(), &created(), None).run();
+        let gone = Some(RunId(first.0 + 10));
+        let retry = RunCreated { retry_of: gone, ..created() };
+        let user = RunCreated { retry_of: Some(first), outputs_from: gone, ..created() };
+        for fixed in [&retry, &user] {
+            let new = NewRun { created: fixed, plan_text: PLAN, at: Time(1000) };
+            assert_eq!(world.store().create_run(&new, None).unwrap_err().code(), "no-such-run");
+        }
+        assert_eq!(world.store().runs(&Filter::default()).unwrap().len(), 1);
+        let good = RunCreated { retry_of: Some(first), outputs_from: Some(first), ..created() };
+        assert_eq!(submit(world.store(), &good, None).run(), RunId(first.0 + 1), "a refusal takes no number");
     });
 }
 
