@@ -204,8 +204,8 @@ fn make_ready(incoming: &DataDir) -> Result<u64> {
     if let Some(detail) = report.database_problems.into_iter().chain(damaged_logs).next() {
         return Err(StoreError::DamagedFile { path: incoming.database(), detail });
     }
-    if let Some((path, detail)) = report.damaged_files.into_iter().next() {
-        return Err(StoreError::DamagedFile { path, detail });
+    if let Some(file) = report.damaged_files.into_iter().next() {
+        return Err(StoreError::DamagedFile { path: file.path, detail: file.problem });
     }
     let (id, failed) = (random_id()?, store.failed());
     store.write(|transaction| {

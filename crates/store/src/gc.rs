@@ -16,7 +16,7 @@ use crate::{BUSY_LIMIT, DataDir, Filter, Result, SqliteStore, Store, StoreError,
 const ARTIFACT_GRACE: Duration = Duration::from_secs(3600);
 
 /// So many runs are removed in one transaction, so that other processes can write in between.
-const RUNS_A_TRANSACTION: usize = 20;
+const RUNS_A_TRANSACTION: usize = if cfg!(test) { 2 } else { 20 };
 
 /// So many rows of a run that is gone are removed in one transaction, so that others are not held up.
 const ROWS_A_TRANSACTION: usize = if cfg!(test) { 50 } else { 2_000 };

@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 pub use artifact::{ArtifactIntake, MAX_ARTIFACT_BYTES};
 pub use backup::{Backup, Restored, restore};
 pub use directory::DataDir;
-pub use doctor::{Bytes, DamagedLog, Doctor, doctor};
+pub use doctor::{Bytes, DamagedFile, DamagedLog, Doctor, doctor};
 pub use error::StoreError;
 pub use export::rfc3339;
 pub use gc::{GcPolicy, GcReport};

@@ -12,8 +12,8 @@ use baton_core::{
     AttemptEnd, Epoch, EventKind, ExitCause, Log, Millis, Output, RunCreated, RunId, RunStatus, StepIndex, Time,
 };
 use baton_store::{
-    Access, Append, ArtifactIntake, Command, DataDir, Events, Filter, GcPolicy, NewRun, Outcome, Piece, SqliteStore,
-    Store, abandoned, doctor, restore, sha256_hex,
+    Access, Append, ArtifactIntake, Command, DamagedFile, DataDir, Events, Filter, GcPolicy, NewRun, Outcome, Piece,
+    SqliteStore, Store, abandoned, doctor, restore, sha256_hex,
 };
 use rusqlite::Connection;
 use support::*;
@@ -575,7 +575,7 @@ fn a_database_that_has_lost_what_was_written_last_is_known_by_the_exports() {
     }
     std::fs::copy(early.join("baton.db"), disk.directory.database()).unwrap();
     let examined = baton_store::doctor(&disk.directory).unwrap();
-    let [(path, problem)] = &examined.damaged_files[..] else { panic!("{examined:?}") };
+    let [DamagedFile { path, problem, .. }] = &examined.damaged_files[..] else { panic!("{examined:?}") };
     assert_eq!(*path, disk.directory.run(run));
     assert!(problem.contains("has lost what was written last"), "{problem}");
     let mut store = disk.open();
@@ -664,6 +664,45 @@ fn the_doctor_finds_damaged_missing_and_forgotten_files() {
     assert!(report.tables.iter().any(|(name, bytes)| name == "event" && *bytes > 0));
     assert_eq!((report.runs, report.events), (2, 6));
     assert_eq!(report.owners.len(), 1);
+}
+
+#[test]
+fn the_doctor_reads_all_output_that_events_refer_to_and_names_the_run() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    run_with_files(&disk, &mut store, 2_000, "one");
+    let (run, _) = run_with_files(&disk, &mut store, 2_000, "two");
+    let path = disk.directory.output(run);
+    let good = std::fs::read(&path).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let cases = [
+        ("a byte of its data", Some(flipped(good.len() / 2)), Some("50000 bytes of it cannot be read, in 1 place")),
+        ("a byte of a header", Some(flipped(5)), Some("the first at byte 0")),
+        ("its end is gone", Some(good[..good.len() - 1].to_vec()), Some("cannot be read")),
+        ("it is empty", Some(Vec::new()), Some("50036 bytes of it cannot be read")),
+        ("it is gone", None, Some("it is missing")),
+        ("an unfinished end that no event knows", Some([&good[..], b"BOUT torn"].concat()), None),
+        ("a damaged chunk that no event knows", Some([&good[..], &flipped(100)].concat()), None),
+    ];
+    for (name, bytes, problem) in cases {
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let report = doctor(&disk.directory).unwrap();
+        let Some(words) = problem else {
+            assert!(report.is_healthy(), "{name}: {report:?}");
+            continue;
+        };
+        let [found] = &report.damaged_files[..] else { panic!("{name}: {report:?}") };
+        assert_eq!((&found.path, &found.runs[..]), (&path, &[run][..]), "{name}");
+        assert!(found.problem.contains(words), "{name}: {}", found.problem);
+        assert!(!report.is_healthy());
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn doctor_json(found: &Doctor) -> Value {
     let files: Vec<Value> = found
         .damaged_files
         .iter()
-        .map(|(path, problem)| json!({ "path": path.display().to_string(), "problem": problem }))
+        .map(|file| json!({ "path": file.path.display().to_string(), "runs": file.runs, "problem": file.problem }))
         .collect();
     let owners: Vec<Value> = found
         .owners
@@ -108,8 +108,9 @@ fn doctor_text(found: &Doctor) -> String {
     for log in &found.damaged_logs {
         out += &format!("DAMAGED {}: {}\n", log_word(log.log), escape::one_line(&log.problem));
     }
-    for (path, problem) in &found.damaged_files {
-        out += &format!("DAMAGED {}: {}\n", path.display(), escape::one_line(problem));
+    for file in &found.damaged_files {
+        let runs: String = file.runs.iter().map(|run| format!("run {run}, ")).collect();
+        out += &format!("DAMAGED {runs}{}: {}\n", file.path.display(), escape::one_line(&file.problem));
     }
     if !found.orphans.is_empty() {
         let count = words::counted(found.orphans.len() as u64, "file", "files");

@@ -1,6 +1,7 @@
 //! What one transaction does, where a process can die, and what others do meanwhile: what needs a look inside.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +20,7 @@ fn graph() -> Graph {
     builder.build()
 }
 
-fn open(folder: &std::path::Path) -> SqliteStore {
+fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open(&DataDir::at(folder.join(".baton")), Access::Write).unwrap()
 }
 
@@ -80,19 +81,35 @@ fn no_transaction_removes_more_rows_than_the_limit_however_large_a_run_is() {
     assert_eq!((count(&store, "event"), count(&store, "artifact")), (0, 0));
 }
 
+/// Copies the store in one folder into another one.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for path in entries(from).unwrap() {
+        let target = to.join(name(&path));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_gc_that_dies_after_any_transaction_leaves_whole_runs_and_the_next_one_finishes() {
+    let template = tempfile::tempdir().unwrap();
+    let mut store = open(template.path());
+    let small = ended_run(&mut store, 1);
+    for _ in 0..RUNS_A_TRANSACTION {
+        let run = submit(&mut store, &RunCreated { outputs_from: Some(small), ..created() });
+        end(&mut store, run, 1);
+    }
+    let large = ended_run(&mut store, 2 * ROWS_A_TRANSACTION);
+    store.export_flush().unwrap();
+    drop(store);
     for survived in 0.. {
         let scratch = tempfile::tempdir().unwrap();
+        copy(&template.path().join(".baton"), &scratch.path().join(".baton"));
         let mut store = open(scratch.path());
-        let small = ended_run(&mut store, 1);
-        let from = RunCreated { outputs_from: Some(small), ..created() };
-        for _ in 0..RUNS_A_TRANSACTION {
-            let run = submit(&mut store, &from);
-            end(&mut store, run, 1);
-        }
-        let large = ended_run(&mut store, 2 * ROWS_A_TRANSACTION);
-        store.export_flush().unwrap();
         let commits = AtomicUsize::new(0);
         let dies = move || commits.fetch_add(1, Ordering::Relaxed) >= survived;
         store.connection_mut().commit_hook(Some(dies)).unwrap();
