@@ -143,6 +143,18 @@ const TABLE: &[Situation] = &[
         names: &["copy"],
     },
     Situation {
+        name: "a run in a backup is damaged",
+        make: |place| {
+            a_run(place);
+            sql(place, "UPDATE event SET payload = replace(payload, 'hi', 'ho')");
+            assert_eq!(place.baton("backup copy").exit, 3);
+            Ok("restore copy".to_owned())
+        },
+        code: "refused",
+        exit: 3,
+        names: &["run 1", "--without-damaged"],
+    },
+    Situation {
         name: "a run that is over is to go on",
         make: |place| {
             a_run(place);
@@ -242,6 +254,28 @@ fn every_bad_situation_has_its_cause_its_codes_and_its_next_step() {
         assert!(text.contains("help: "), "{name}: {text}");
     }
     assert!(left_out.len() <= 2, "only disks of their own may be impossible here: {left_out:?}");
+}
+
+#[test]
+fn a_backup_with_a_damaged_run_is_made_and_told_and_laid_back_without_it() {
+    let place = Place::new();
+    place.write("plan.yaml", PLAN);
+    a_run(&place);
+    a_run(&place);
+    sql(&place, "UPDATE event SET payload = replace(payload, 'hi', 'ho') WHERE key < 2 << 32");
+    let made = place.baton("backup copy");
+    assert_eq!(made.exit, 3, "{made:?}");
+    assert!(made.stdout.contains("copied 2 runs"), "{made:?}");
+    for words in ["error[backup-damaged]", "run 1", "help: ", "`baton restore copy --without-damaged`"] {
+        assert!(made.stderr.contains(words), "`{words}`: {made:?}");
+    }
+    assert!(!made.stderr.contains("run 2"), "{made:?}");
+    let restored = place.baton("restore copy --without-damaged");
+    assert_eq!(restored.exit, 0, "{restored:?}");
+    assert!(restored.stdout.contains("laid back 1 run"), "{restored:?}");
+    assert!(restored.stdout.contains("left out, because they are damaged or need one that is: 1\n"), "{restored:?}");
+    assert_eq!(place.baton("status 2").exit, 0);
+    assert_eq!(place.baton("doctor").exit, 0);
 }
 
 #[test]

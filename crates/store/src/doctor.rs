@@ -101,7 +101,30 @@ struct Files {
     bytes: Bytes,
 }
 
+/// Something that is damaged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// The runs that it touches; none: the store as a whole.
+    pub runs: Vec<RunId>,
+    /// The whole story.
+    pub problem: String,
+}
+
 impl Doctor {
+    /// Everything that is damaged.
+    pub fn damage(&self) -> Vec<Damage> {
+        let whole = self.database_problems.iter().map(|problem| Damage { runs: Vec::new(), problem: problem.clone() });
+        let logs = self.damaged_logs.iter().map(|damaged| match damaged.log {
+            Log::Shared => Damage { runs: Vec::new(), problem: damaged.problem.clone() },
+            Log::Run(run) => Damage { runs: vec![run], problem: damaged.problem.clone() },
+        });
+        let files = self.damaged_files.iter().map(|file| {
+            let problem = format!("`{}`: {}", file.path.display(), file.problem);
+            Damage { runs: file.runs.clone(), problem }
+        });
+        whole.chain(logs).chain(files).collect()
+    }
+
     /// Whether nothing is damaged.
     pub fn is_healthy(&self) -> bool {
         self.database_problems.is_empty() && self.damaged_logs.is_empty() && self.damaged_files.is_empty()
@@ -284,10 +307,10 @@ impl SqliteStore {
         Ok(last.is_empty().then_some(detail))
     }
 
-    /// The SHA-256 of every artefact that an event refers to.
+    /// The SHA-256 of every artefact that an event of a run refers to.
     pub(crate) fn kept_artifacts(&self) -> Result<BTreeSet<String>> {
         self.connection()
-            .prepare("SELECT DISTINCT sha256 FROM artifact")
+            .prepare("SELECT DISTINCT sha256 FROM artifact WHERE run IN (SELECT id FROM run)")
             .and_then(|mut select| select.query_map([], |row| row.get(0))?.collect())
             .map_err(self.failed())
     }
@@ -295,7 +318,7 @@ impl SqliteStore {
     /// The runs that have left this artefact.
     fn runs_with(&self, sha256: &str) -> Result<Vec<RunId>> {
         self.connection()
-            .prepare_cached("SELECT DISTINCT run FROM artifact WHERE sha256 = ?1 ORDER BY run")
+            .prepare_cached("SELECT DISTINCT run.id FROM artifact JOIN run ON id = run WHERE sha256 = ?1 ORDER BY 1")
             .and_then(|mut select| select.query_map([sha256], |row| Ok(RunId(unsigned(row.get(0)?))))?.collect())
             .map_err(self.failed())
     }

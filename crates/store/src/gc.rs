@@ -5,12 +5,15 @@ use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use baton_core::{Millis, RunId, Time};
+use baton_core::lock::{LockEvent, LockEventKind, LockTable};
+use baton_core::{Log, Millis, RunId, Time};
 use rusqlite::{Transaction, params};
 
 use crate::doctor::{artifact_files, entries, name};
 use crate::sqlite::unsigned;
-use crate::{BUSY_LIMIT, DataDir, Filter, Result, SqliteStore, Store, StoreError, artifact, schema};
+use crate::{
+    Append, BUSY_LIMIT, DataDir, Events, Filter, Group, Result, SqliteStore, Store, StoreError, artifact, schema,
+};
 
 /// A file among the artefacts that nothing refers to is left alone for so long: an event may be about to.
 const ARTIFACT_GRACE: Duration = Duration::from_secs(3600);
@@ -182,6 +185,32 @@ impl SqliteStore {
         Ok(chosen)
     }
 
+    /// Removes these runs, those that take outputs from them, and their locks, whether or not they have ended; answers
+    /// with all that are gone.
+    pub(crate) fn remove_with_dependents(&mut self, runs: BTreeSet<RunId>) -> Result<Vec<RunId>> {
+        let rows = self.runs(&Filter::default())?;
+        let newest = rows.first().map_or(RunId(0), |row| row.run);
+        let mut chosen = Chosen { doomed: runs, outputs_from: self.outputs_from()?, newest };
+        // A run takes outputs from an older one.
+        for (run, from) in &chosen.outputs_from {
+            if chosen.doomed.contains(from) {
+                chosen.doomed.insert(*run);
+            }
+        }
+        let mut locks = LockTable::default();
+        self.lock_events(0, &mut |event| locks.apply(&event))?;
+        for row in rows.iter().filter(|row| chosen.doomed.contains(&row.run)) {
+            let holders: BTreeSet<_> = locks.held_in(row.run).chain(locks.waiting_in(row.run)).cloned().collect();
+            let kind = LockEventKind::Released { reason: Some("its run was left out of a restore".to_owned()) };
+            let events: Vec<LockEvent> =
+                holders.into_iter().map(|holder| LockEvent { at: row.last_at, holder, kind: kind.clone() }).collect();
+            let append =
+                Append { log: Log::Shared, epoch: row.epoch, expected_seq: None, events: Events::Locks(&events) };
+            self.append(&[Group { appends: vec![append], answered: Vec::new() }])?;
+        }
+        self.remove_runs(&mut chosen)
+    }
+
     /// Which run takes outputs from which.
     fn outputs_from(&self) -> Result<BTreeMap<RunId, RunId>> {
         self.connection()
@@ -221,6 +250,7 @@ impl SqliteStore {
                 let mut gone = Vec::new();
                 for run in runs.iter().filter(|run| chosen.doomed.contains(run)) {
                     let remove = || -> rusqlite::Result<()> {
+                        transaction.execute("DELETE FROM command WHERE run = ?1", [run.0 as i64])?;
                         transaction.execute("DELETE FROM run WHERE id = ?1", [run.0 as i64])?;
                         transaction.execute("DELETE FROM head WHERE log = ?1", [run.0 as i64])?;
                         Ok(())

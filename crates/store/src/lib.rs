@@ -28,9 +28,9 @@ use baton_core::{Epoch, Event, Graph, Log, RunCreated, RunId, RunStatus, Time};
 use serde_json::{Map, Value};
 
 pub use artifact::{ArtifactIntake, MAX_ARTIFACT_BYTES};
-pub use backup::{Backup, Restored, restore};
+pub use backup::{Backup, DamagedRuns, Restored, restore};
 pub use directory::DataDir;
-pub use doctor::{Bytes, DamagedFile, DamagedLog, Doctor, doctor};
+pub use doctor::{Bytes, Damage, DamagedFile, DamagedLog, Doctor, doctor};
 pub use error::StoreError;
 pub use export::rfc3339;
 pub use gc::{GcPolicy, GcReport};

@@ -12,8 +12,8 @@ use baton_core::{
     AttemptEnd, Epoch, EventKind, ExitCause, Log, Millis, Output, RunCreated, RunId, RunStatus, StepIndex, Time,
 };
 use baton_store::{
-    Access, Append, ArtifactIntake, Command, DamagedFile, DataDir, Events, Filter, GcPolicy, NewRun, Outcome, Piece,
-    SqliteStore, Store, abandoned, doctor, restore, sha256_hex,
+    Access, Append, ArtifactIntake, Command, DamagedFile, DamagedRuns, DataDir, Events, Filter, GcPolicy, NewRun,
+    Outcome, Piece, SqliteStore, Store, abandoned, doctor, restore, sha256_hex,
 };
 use rusqlite::Connection;
 use support::*;
@@ -502,8 +502,8 @@ fn a_backup_of_a_store_in_use_is_restored_whole_and_under_another_name() {
     let later = submit(&mut store, &created(), None).run();
 
     let to = DataDir::at(disk.path("elsewhere/.baton"));
-    let restored = restore(&backup, &to).unwrap();
-    assert_eq!((restored.backup, restored.replaced), (made, None));
+    let restored = restore(&backup, &to, DamagedRuns::Refuse).unwrap();
+    assert_eq!((restored.backup, restored.left_out, restored.replaced), (made, vec![], None));
     let copy = SqliteStore::open(&to, Access::Write).unwrap();
     assert_eq!(replayed(&copy, run), replayed(&store, run));
     assert_eq!(copy.run(later).unwrap_err().code(), "no-such-run");
@@ -532,15 +532,62 @@ fn a_damaged_backup_is_refused_before_anything_is_touched() {
         let middle = bad.len() / 2;
         bad[middle] ^= 1;
         std::fs::write(&file, &bad).unwrap();
-        let error = restore(&backup, &to).unwrap_err();
+        let error = restore(&backup, &to, DamagedRuns::Refuse).unwrap_err();
         assert_eq!(error.code(), "damaged-file", "{}", file.display());
         assert!(!to.exists());
         std::fs::write(&file, &good).unwrap();
     }
     std::fs::rename(backup.join("manifest.json"), disk.path("hidden")).unwrap();
-    assert_eq!(restore(&backup, &to).unwrap_err().code(), "refused");
+    assert_eq!(restore(&backup, &to, DamagedRuns::Refuse).unwrap_err().code(), "refused");
     std::fs::rename(disk.path("hidden"), backup.join("manifest.json")).unwrap();
-    restore(&backup, &to).unwrap();
+    restore(&backup, &to, DamagedRuns::Refuse).unwrap();
+}
+
+#[test]
+fn a_backup_tells_which_runs_are_damaged_and_is_restored_without_them() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let (good, _) = run_with_files(&disk, &mut store, 2_000, "good");
+    let (log, _) = run_with_files(&disk, &mut store, 2_000, "log");
+    let (output, _) = run_with_files(&disk, &mut store, 2_000, "output");
+    let (artifact, changed) = run_with_files(&disk, &mut store, 2_000, "artifact");
+    let (missing, removed) = run_with_files(&disk, &mut store, 2_000, "missing");
+    let owner = store.owners().unwrap()[0].epoch;
+    let open = submit(&mut store, &RunCreated { outputs_from: Some(log), ..created() }, Some(owner)).run();
+    let names = vec!["merge".to_owned()];
+    let events = [lock(open, LockEventKind::Granted { names })];
+    let held = Append { log: Log::Shared, epoch: owner, expected_seq: None, events: Events::Locks(&events) };
+    commit(&mut store, vec![held]);
+    store.push_command(open, &Command::Cancel { by: "ada".to_owned(), hurry: false }, Time(5)).unwrap();
+    disk.tamper(&format!("UPDATE event SET at = at + 1 WHERE key = ({log} << 32) + 2"));
+    std::fs::write(disk.directory.output(output), "torn").unwrap();
+    std::fs::write(store.artifact(&changed).unwrap(), "Artifact").unwrap();
+    std::fs::remove_file(store.artifact(&removed).unwrap()).unwrap();
+
+    let backup = disk.path("backup");
+    let made = store.backup(&backup).unwrap();
+    let damaged: Vec<RunId> = made.damage.iter().flat_map(|damage| damage.runs.clone()).collect();
+    assert_eq!(std::collections::BTreeSet::from_iter(damaged), [log, output, artifact, missing].into());
+    let to = DataDir::at(disk.path("elsewhere"));
+    let error = restore(&backup, &to, DamagedRuns::Refuse).unwrap_err();
+    assert_eq!(error.code(), "refused");
+    assert!(error.to_string().contains("run 2 and run 3 and run 4 and run 5 in the backup"), "{error}");
+    assert!(error.to_string().contains("--without-damaged"), "{error}");
+    assert!(!to.exists());
+
+    let restored = restore(&backup, &to, DamagedRuns::LeaveOut).unwrap();
+    assert_eq!(restored.left_out, [log, output, artifact, missing, open]);
+    let mut copy = SqliteStore::open(&to, Access::Write).unwrap();
+    assert_eq!(copy.runs(&Filter::default()).unwrap().iter().map(|row| row.run).collect::<Vec<_>>(), [good]);
+    assert_eq!(replayed(&copy, good), replayed(&store, good));
+    let report = copy.doctor().unwrap();
+    assert!(report.is_healthy(), "{report:?}");
+    let mut locks = baton_core::lock::LockTable::default();
+    copy.lock_events(0, &mut |event| locks.apply(&event)).unwrap();
+    assert_eq!(locks.held().count(), 0, "nobody is left to let go of it");
+    assert!(submit(&mut copy, &created(), None).run() > open, "a number is never used again");
+    // A new artefact of this content must not be taken for the damaged one.
+    assert!(!to.root().join(format!("artifacts/{}/{}", &changed[..2], &changed[2..])).exists());
 }
 
 #[test]
@@ -551,10 +598,10 @@ fn a_restore_moves_an_unused_store_aside_and_refuses_one_in_use() {
     let backup = disk.path("backup");
     store.backup(&backup).unwrap();
     submit(&mut store, &created(), None);
-    let error = restore(&backup, &disk.directory).unwrap_err();
+    let error = restore(&backup, &disk.directory, DamagedRuns::Refuse).unwrap_err();
     assert!(error.to_string().contains("process 1 drives runs"), "{error}");
     drop(store);
-    let restored = restore(&backup, &disk.directory).unwrap();
+    let restored = restore(&backup, &disk.directory, DamagedRuns::Refuse).unwrap();
     let replaced = DataDir::at(restored.replaced.unwrap());
     assert_eq!(SqliteStore::open(&replaced, Access::Read).unwrap().runs(&Filter::default()).unwrap().len(), 2);
     let store = disk.open();

@@ -10,7 +10,7 @@ use baton_core::graph::StepShape;
 use baton_core::{AttemptEnd, Event, EventKind, ExitCause, Graph, GraphBuilder, Log, RunCreated, RunStatus, StepIndex};
 
 use super::*;
-use crate::{Access, Append, DataDir, Events, Group, NewRun, Outcome, OwnerInfo};
+use crate::{Access, NewRun, Outcome, OwnerInfo};
 
 const EVERYTHING: GcPolicy = GcPolicy { keep_for: None, keep_last: Some(0), dry_run: false };
 
