@@ -789,9 +789,9 @@ impl<S: Store, H: Hands> Engine<S, H> {
                 }
                 true
             }
-            Some(Outcome::Conflict { log: Log::Shared, .. }) => false,
-            Some(Outcome::Conflict { reason: Conflict::Ended, .. }) | None => false,
-            Some(Outcome::Conflict { log: Log::Run(run), .. }) => {
+            Some(Outcome::Conflict { log: Log::Shared, reason: Conflict::Seq { .. } }) | None => false,
+            Some(Outcome::Conflict { log: Log::Run(_), reason: Conflict::Ended }) => false,
+            Some(Outcome::Conflict { .. }) => {
                 self.drop_run(run);
                 self.taken_over.push(run);
                 true
@@ -868,7 +868,17 @@ impl<S: Store, H: Hands> Engine<S, H> {
                 kind: LockEventKind::Released { reason: reason.clone() },
             })
             .collect();
-        let append = shared_append(self.owner, Some(self.locks_seq), &events);
+        // Whoever seemed dead and was not, or comes back, writes no more about locks that others have by then.
+        let epoch = match self.store.shut_out(run, self.owner) {
+            Ok(epoch) => epoch,
+            // Somebody has taken it over since: that is looked at anew.
+            Err(StoreError::Owned { .. }) => {
+                self.dirty.extend(self.runs.keys());
+                return Ok(());
+            }
+            Err(error) => return self.not_written(error, observer),
+        };
+        let append = shared_append(epoch, Some(self.locks_seq), &events);
         let outcomes = match self.store.append(&[Group { appends: vec![append], answered: Vec::new() }]) {
             Ok(outcomes) => outcomes,
             Err(error) => return self.not_written(error, observer),

@@ -20,7 +20,7 @@ mod schema;
 mod sqlite;
 pub mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use baton_core::lock::LockEvent;
@@ -68,6 +68,10 @@ pub trait Store {
 
     /// Takes over a run that has no living owner. The answer is the epoch for every [`Append`] to this run.
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
+
+    /// Shuts the dead owner of a run out for good: it can append neither to the run nor about its locks any more. The run
+    /// stays abandoned. The answer is the epoch for what `owner`, who needs the locks, appends about them.
+    fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
 
     /// Writes all groups in one transaction with one sync. A group is written whole or not at all.
     fn append(&mut self, groups: &[Group<'_>]) -> Result<Vec<Outcome>>;
@@ -166,7 +170,7 @@ pub struct Group<'a> {
 pub struct Append<'a> {
     /// The log.
     pub log: Log,
-    /// The owner's epoch for this run; the shared log has none and ignores it.
+    /// The owner's epoch for this run; for the shared log that for the runs whose locks the events are about.
     pub epoch: Epoch,
     /// The number of the log's last event as the writer knows it; `None`: whatever it is.
     pub expected_seq: Option<u64>,
@@ -184,6 +188,14 @@ pub enum Events<'a> {
 }
 
 impl Events<'_> {
+    /// The runs whose locks they are about.
+    fn lock_runs(&self) -> BTreeSet<RunId> {
+        match self {
+            Events::Run(..) => BTreeSet::new(),
+            Events::Locks(events) => events.iter().map(|event| event.holder.run).collect(),
+        }
+    }
+
     /// Whether the run takes nothing more after them.
     fn end_run(&self) -> bool {
         match self {
@@ -198,10 +210,20 @@ impl Events<'_> {
 /// Why this append cannot be made to a log with this epoch and this last number; `None` for a log that has ended.
 fn conflict(append: &Append<'_>, head: Option<(Epoch, u64)>) -> Option<Conflict> {
     let Some((epoch, seq)) = head else { return Some(Conflict::Ended) };
+    // About the shared log see `lock_conflict`.
     if append.log != Log::Shared && epoch != append.epoch {
         return Some(Conflict::Epoch { found: epoch });
     }
     append.expected_seq.filter(|expected| *expected != seq).map(|_| Conflict::Seq { found: seq })
+}
+
+/// Why nothing can be appended about the locks of a run with this epoch; `None` for one that is gone. A run that has
+/// ended may still let go of locks.
+fn lock_conflict(append: &Append<'_>, epoch: Option<Epoch>) -> Option<Conflict> {
+    match epoch {
+        None => Some(Conflict::Ended),
+        Some(found) => (found != append.epoch).then_some(Conflict::Epoch { found }),
+    }
 }
 
 /// What became of a group.

@@ -129,7 +129,21 @@ impl MemoryStore {
                 self.logs.get(&run.0).filter(|_| is_open).map(|log| (Epoch(log.epoch), log.seq))
             }
         };
-        crate::conflict(append, head)
+        let of_run = |run: RunId| crate::lock_conflict(append, self.logs.get(&run.0).map(|log| Epoch(log.epoch)));
+        append.events.lock_runs().into_iter().find_map(of_run).or_else(|| crate::conflict(append, head))
+    }
+
+    /// Who owns a run; it is refused where that is a living process other than `owner`.
+    fn dead_owner(&self, run: RunId, owner: Epoch) -> Result<Option<Epoch>> {
+        if !self.is_alive(owner) {
+            return Err(StoreError::NotAnOwner { owner });
+        }
+        let old = self.logs.get(&run.0).ok_or(StoreError::NoSuchRun { run })?.owner;
+        if let Some(old) = old.filter(|old| *old != owner && self.is_alive(*old)) {
+            let OwnerInfo { pid, host, command, .. } = self.owners[&old].0.clone();
+            return Err(StoreError::Owned { run, owner: old, pid, host, command });
+        }
+        Ok(old)
     }
 
     fn write_append(&mut self, append: &Append<'_>) -> u64 {
@@ -267,20 +281,24 @@ impl Store for MemoryStore {
 
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
         self.check_trust()?;
-        if !self.is_alive(owner) {
-            return Err(StoreError::NotAnOwner { owner });
-        }
+        let old = self.dead_owner(run, owner)?;
         self.open_run(run)?;
-        let old = self.logs[&run.0].owner;
-        if let Some(old) = old.filter(|old| *old != owner && self.is_alive(*old)) {
-            let OwnerInfo { pid, host, command, .. } = self.owners[&old].0.clone();
-            return Err(StoreError::Owned { run, owner: old, pid, host, command });
-        }
         let log = self.logs.entry(run.0).or_default();
         if old != Some(owner) {
             self.last_epoch += 1;
             log.epoch = self.last_epoch;
             log.owner = Some(owner);
+        }
+        Ok(Epoch(log.epoch))
+    }
+
+    fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
+        self.check_trust()?;
+        let old = self.dead_owner(run, owner)?;
+        let log = self.logs.entry(run.0).or_default();
+        if old != Some(owner) {
+            self.last_epoch += 1;
+            log.epoch = self.last_epoch;
         }
         Ok(Epoch(log.epoch))
     }

@@ -82,6 +82,15 @@ pub struct SqliteStore {
     scratch: Scratch,
 }
 
+/// What a new epoch of a run is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Raise {
+    /// Its dead owner is followed by another one.
+    TakeOver,
+    /// Its dead owner is shut out, and nobody follows yet.
+    ShutOut,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Head {
     epoch: u64,
@@ -297,7 +306,7 @@ impl SqliteStore {
         if group.appends.len() > 1 {
             for append in &group.appends {
                 let head = self.read_head(append.log)?;
-                if let Some(reason) = conflict(append, head.as_ref()) {
+                if let Some(reason) = self.lock_conflict(append)?.or_else(|| conflict(append, head.as_ref())) {
                     return Ok(Outcome::Conflict { log: append.log, reason });
                 }
             }
@@ -317,6 +326,9 @@ impl SqliteStore {
     }
 
     fn write_append(&mut self, append: &Append<'_>) -> Result<Result<u64, Conflict>, AppendError> {
+        if let Some(reason) = self.lock_conflict(append)? {
+            return Ok(Err(reason));
+        }
         let log = log_key(append.log);
         // The end of the shared log moves without us; that of a run only with its epoch.
         let remembered = if log == 0 { None } else { self.heads.get(&log).copied() };
@@ -613,6 +625,66 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Gives a run whose owner is dead a new epoch, which is the answer. Where `owner` has the run already, nothing
+    /// changes.
+    fn raise_epoch(&mut self, run: RunId, owner: Epoch, raise: Raise) -> Result<Epoch> {
+        if owner::liveness(&self.directory, owner)? != Liveness::Alive {
+            return Err(StoreError::NotAnOwner { owner });
+        }
+        let (directory, failed) = (self.directory.clone(), self.failed());
+        let epoch = self.write(|transaction| {
+            let row: Option<(Option<i64>, i64, String)> = transaction
+                .query_row(
+                    "SELECT owner, epoch, status FROM run JOIN head ON log = id WHERE id = ?1",
+                    [run.0 as i64],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                )
+                .optional()
+                .map_err(&failed)?;
+            let Some((old, epoch, status)) = row else { return Err(StoreError::NoSuchRun { run }) };
+            if let (Raise::TakeOver, Some(phase @ RunPhase::Ended(_))) = (raise, RunPhase::parse(&status)) {
+                return Err(StoreError::Ended { run, status: phase.name() });
+            }
+            if let Some(old) = old.map(|old| Epoch(unsigned(old))) {
+                if old == owner {
+                    return Ok(Epoch(unsigned(epoch)));
+                }
+                if owner::liveness(&directory, old)? == Liveness::Alive {
+                    return Err(owned(transaction, run, old).map_err(&failed)?);
+                }
+            }
+            let epoch = next(transaction, "last_epoch").map_err(&failed)?;
+            let taker = match raise {
+                Raise::TakeOver => Some(owner.0 as i64),
+                Raise::ShutOut => None,
+            };
+            transaction
+                .execute(
+                    "UPDATE head SET epoch = ?2, owner = coalesce(?3, owner) WHERE log = ?1",
+                    params![run.0 as i64, epoch as i64, taker],
+                )
+                .map_err(&failed)?;
+            Ok(Epoch(epoch))
+        })?;
+        self.heads.remove(&run.0);
+        Ok(epoch)
+    }
+
+    /// Why nothing can be appended about locks: a run that they are of has another epoch.
+    fn lock_conflict(&self, append: &Append<'_>) -> Result<Option<Conflict>, AppendError> {
+        for run in append.events.lock_runs() {
+            let epoch = self
+                .connection
+                .prepare_cached("SELECT epoch FROM head WHERE log = ?1")?
+                .query_row([run.0 as i64], |row| row.get(0).map(|epoch| Epoch(unsigned(epoch))))
+                .optional()?;
+            if let Some(conflict) = crate::lock_conflict(append, epoch) {
+                return Ok(Some(conflict));
+            }
+        }
+        Ok(None)
+    }
+
     fn open_runs_of(&self, owner: i64) -> Result<i64> {
         self.connection
             .prepare_cached("SELECT count(*) FROM run JOIN head ON log = id WHERE ended_at IS NULL AND owner = ?1")
@@ -773,43 +845,13 @@ impl Store for SqliteStore {
     }
 
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
-        if owner::liveness(&self.directory, owner)? != Liveness::Alive {
-            return Err(StoreError::NotAnOwner { owner });
-        }
-        let (directory, failed) = (self.directory.clone(), self.failed());
-        let epoch = self.write(|transaction| {
-            let row: Option<(Option<i64>, i64, String)> = transaction
-                .query_row(
-                    "SELECT owner, epoch, status FROM run JOIN head ON log = id WHERE id = ?1",
-                    [run.0 as i64],
-                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-                )
-                .optional()
-                .map_err(&failed)?;
-            let Some((old, epoch, status)) = row else { return Err(StoreError::NoSuchRun { run }) };
-            if let Some(phase @ RunPhase::Ended(_)) = RunPhase::parse(&status) {
-                return Err(StoreError::Ended { run, status: phase.name() });
-            }
-            if let Some(old) = old.map(|old| Epoch(unsigned(old))) {
-                if old == owner {
-                    return Ok(Epoch(unsigned(epoch)));
-                }
-                if owner::liveness(&directory, old)? == Liveness::Alive {
-                    return Err(owned(transaction, run, old).map_err(&failed)?);
-                }
-            }
-            let epoch = next(transaction, "last_epoch").map_err(&failed)?;
-            transaction
-                .execute(
-                    "UPDATE head SET epoch = ?2, owner = ?3 WHERE log = ?1",
-                    params![run.0 as i64, epoch as i64, owner.0 as i64],
-                )
-                .map_err(&failed)?;
-            Ok(Epoch(epoch))
-        })?;
-        self.heads.remove(&run.0);
+        let epoch = self.raise_epoch(run, owner, Raise::TakeOver)?;
         self.repair_export(run)?;
         Ok(epoch)
+    }
+
+    fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
+        self.raise_epoch(run, owner, Raise::ShutOut)
     }
 
     fn append(&mut self, groups: &[Group<'_>]) -> Result<Vec<Outcome>> {

@@ -355,6 +355,9 @@ fn a_paused_owner_whose_run_was_taken_cannot_write_even_if_it_remembers_the_log_
     let outcome = commit(&mut paused, vec![run_append(run, owner, Some(2), &late, &graph)]);
     let reason = baton_store::Conflict::Epoch { found: epoch };
     assert_eq!(outcome, Outcome::Conflict { log: Log::Run(run), reason });
+    let released = [lock(run, LockEventKind::Released { reason: None })];
+    let shared = Append { log: Log::Shared, epoch: owner, expected_seq: None, events: Events::Locks(&released) };
+    assert_eq!(commit(&mut paused, vec![shared]), Outcome::Conflict { log: Log::Shared, reason });
     assert_eq!(replayed(&other, run).len(), 2);
 }
 
