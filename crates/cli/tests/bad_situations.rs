@@ -143,6 +143,18 @@ const TABLE: &[Situation] = &[
         names: &["copy"],
     },
     Situation {
+        name: "a run in a backup is damaged",
+        make: |place| {
+            a_run(place);
+            sql(place, "UPDATE event SET payload = replace(payload, 'hi', 'ho')");
+            assert_eq!(place.baton("backup copy").exit, 3);
+            Ok("restore copy".to_owned())
+        },
+        code: "refused",
+        exit: 3,
+        names: &["run 1", "--without-damaged"],
+    },
+    Situation {
         name: "a run that is over is to go on",
         make: |place| {
             a_run(place);
@@ -245,6 +257,28 @@ fn every_bad_situation_has_its_cause_its_codes_and_its_next_step() {
 }
 
 #[test]
+fn a_backup_with_a_damaged_run_is_made_and_told_and_laid_back_without_it() {
+    let place = Place::new();
+    place.write("plan.yaml", PLAN);
+    a_run(&place);
+    a_run(&place);
+    sql(&place, "UPDATE event SET payload = replace(payload, 'hi', 'ho') WHERE key < 2 << 32");
+    let made = place.baton("backup copy");
+    assert_eq!(made.exit, 3, "{made:?}");
+    assert!(made.stdout.contains("copied 2 runs"), "{made:?}");
+    for words in ["error[backup-damaged]", "run 1", "help: ", "`baton restore copy --without-damaged`"] {
+        assert!(made.stderr.contains(words), "`{words}`: {made:?}");
+    }
+    assert!(!made.stderr.contains("run 2"), "{made:?}");
+    let restored = place.baton("restore copy --without-damaged");
+    assert_eq!(restored.exit, 0, "{restored:?}");
+    assert!(restored.stdout.contains("laid back 1 run"), "{restored:?}");
+    assert!(restored.stdout.contains("left out, because they are damaged or need one that is: 1\n"), "{restored:?}");
+    assert_eq!(place.baton("status 2").exit, 0);
+    assert_eq!(place.baton("doctor").exit, 0);
+}
+
+#[test]
 fn a_second_process_cannot_drive_the_same_run() {
     let place = Place::new();
     place.write(
@@ -312,4 +346,71 @@ steps:
     assert!(ended.stdout.contains("[c] through"), "{}", ended.stdout);
     assert_eq!(fs::read_to_string(place.file("ran.txt")).unwrap(), "a\n", "what had finished is not repeated");
     assert_eq!(place.baton(&format!("doctor --data-dir {data_dir}")).exit, 0);
+}
+
+/// A plan whose second step goes on until there is a file `gate`.
+const GATED: &str = r#"
+plan_id: p
+steps:
+  - {id: a, shell: true, command: 'echo a >> ran.txt'}
+  - id: b
+    depends_on: [a]
+    shell: true
+    command: 'echo up; until [ -e gate ]; do sleep 0.02; done; echo b >> ran.txt; touch b-is-over'
+  - {id: c, shell: true, command: 'echo c >> ran.txt', depends_on: [b]}
+"#;
+
+/// Another program that is in the middle of a change of the database, for as long as this lives.
+fn keep_busy(place: &Place) -> rusqlite::Connection {
+    let busy = rusqlite::Connection::open(place.file(".baton/baton.db")).unwrap();
+    busy.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    busy
+}
+
+#[test]
+fn a_database_that_another_program_keeps_busy_is_waited_for_and_nothing_is_lost() {
+    let place = Place::new();
+    place.write("plan.yaml", GATED);
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[b] up");
+    let busy = keep_busy(&place);
+    place.write("gate", "");
+    run.wait_for("another process keeps the database busy");
+    assert!(place.file("b-is-over").exists(), "what ran has gone on");
+    assert_eq!(fs::read_to_string(place.file("ran.txt")).unwrap(), "a\nb\n", "nothing new has started");
+    drop(busy);
+    let ended = run.end();
+    assert_eq!(ended.exit, 0, "{}", ended.stderr);
+    assert_eq!(ended.stdout.matches("keeps the database busy").count(), 1, "{}", ended.stdout);
+    assert!(ended.stdout.contains("the database is free again"), "{}", ended.stdout);
+    assert_eq!(fs::read_to_string(place.file("ran.txt")).unwrap(), "a\nb\nc\n", "what had ended is not repeated");
+    assert_eq!(place.baton("doctor").exit, 0);
+}
+
+#[test]
+fn signals_are_heard_while_the_database_is_busy() {
+    let place = Place::new();
+    place.write("plan.yaml", GATED);
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[b] up");
+    let busy = keep_busy(&place);
+    run.signal("INT");
+    run.wait_for("SIGINT: canceling");
+    run.wait_for("another process keeps the database busy");
+    drop(busy);
+    place.write("gate", "");
+    assert_eq!(run.end().exit, 130, "the request was kept and is done");
+    fs::remove_file(place.file("gate")).unwrap();
+
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[b] up");
+    let busy = keep_busy(&place);
+    place.write("gate", "");
+    run.wait_for("another process keeps the database busy");
+    run.signal("TERM");
+    assert_eq!(run.end().exit, 4, "it goes although it could not write");
+    drop(busy);
+    let resumed = place.baton("resume 2");
+    assert_eq!(resumed.exit, 0, "{resumed:?}");
 }

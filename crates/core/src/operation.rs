@@ -365,7 +365,10 @@ pub const TABLE: &[Row] = &[
         operation: Operation::Restore,
         name: "restore",
         summary: "Verify a backup and lay it back as the data directory",
-        arguments: &[positional("folder", Meaning::Folder, "The folder that `baton backup` made")],
+        arguments: &[
+            positional("folder", Meaning::Folder, "The folder that `baton backup` made"),
+            flag("without-damaged", "Leave out runs that are damaged in it, and runs that take outputs from those"),
+        ],
         changes: true,
     },
     Row {

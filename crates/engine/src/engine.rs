@@ -11,7 +11,9 @@ use baton_core::decide::LockMove;
 use baton_core::lock::{LockEvent, LockEventKind, LockTable};
 use baton_core::mask::Masker;
 use baton_core::{Attempt, Epoch, Event, EventKind, Input, Log, Millis, RunId, RunState, StepIndex, Time};
-use baton_store::{Append, ArtifactIntake, Conflict, Created, Events, Group, NewRun, Outcome, Store, StoreError};
+use baton_store::{
+    Append, ArtifactIntake, BUSY_LIMIT, Conflict, Created, Events, Group, NewRun, Outcome, Store, StoreError,
+};
 
 use crate::EngineError;
 use crate::clock::Clock;
@@ -29,6 +31,18 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a full disk is left alone before the next try.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the loop stands still for another process that writes to the store; then it hears the world again.
+const WRITE_WAIT: Duration = Duration::from_millis(250);
+
+/// How long a busy store is left alone before the next try.
+const WRITE_PAUSE: Millis = Millis(100);
+
+/// A store that is busy for longer than this is told of.
+const WRITE_PATIENCE: Millis = Millis::from_secs(2);
+
+/// How long this process, told to go, waits for a busy store; what it could not write is repeated by who resumes.
+const LEAVE_WRITE_LIMIT: Millis = Millis::from_secs(5);
 
 /// [`TICK`] as the core counts time.
 const TICK_TIME: Millis = Millis(TICK.as_millis() as u64);
@@ -82,6 +96,8 @@ pub struct Engine<S, H> {
     cancels: u32,
     leaving: Option<&'static str>,
     disk_is_full: bool,
+    /// Another process writes to the store, and what is decided here waits.
+    busy: Option<Busy>,
     starts_wait: bool,
     next_tick: Time,
     told_waiting: BTreeSet<String>,
@@ -90,6 +106,14 @@ pub struct Engine<S, H> {
     ending: BTreeSet<(Epoch, RunId)>,
     results: BTreeMap<RunId, baton_core::RunStatus>,
     taken_over: Vec<RunId>,
+}
+
+/// A store that another process keeps busy.
+#[derive(Clone, Copy, Debug)]
+struct Busy {
+    since: Time,
+    next_try: Time,
+    told: bool,
 }
 
 impl<S: Store, H: Hands> Engine<S, H> {
@@ -113,6 +137,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             cancels: 0,
             leaving: None,
             disk_is_full: false,
+            busy: None,
             starts_wait: false,
             next_tick: Time(0),
             told_waiting: BTreeSet::new(),
@@ -176,6 +201,13 @@ impl<S: Store, H: Hands> Engine<S, H> {
 
     /// Drives every run until all are over, or a signal asks this process to go.
     pub fn drive(&mut self, observer: &mut dyn Observer) -> Result<Drive, EngineError> {
+        self.store.set_wait(WRITE_WAIT)?;
+        let drive = self.drive_to_end(observer);
+        self.store.set_wait(BUSY_LIMIT)?;
+        drive
+    }
+
+    fn drive_to_end(&mut self, observer: &mut dyn Observer) -> Result<Drive, EngineError> {
         loop {
             if let Some(signal) = self.leaving {
                 self.leave(observer)?;
@@ -201,6 +233,43 @@ impl<S: Store, H: Hands> Engine<S, H> {
     /// Decides, writes and acts until nothing follows without waiting.
     pub fn round(&mut self, observer: &mut dyn Observer) -> Result<(), EngineError> {
         let now = self.clock.now();
+        if self.is_held(now) {
+            let spilled = self.spill_old_output(now);
+            self.unless_held(spilled, observer)?;
+            return Ok(());
+        }
+        let decided = self.decide_and_write(now, observer);
+        self.unless_busy(decided, observer)?;
+        let spilled = self.spill_old_output(now);
+        self.unless_held(spilled, observer)?;
+        // An export that is behind is completed by the run's next owner.
+        let exported = self.store.export_flush();
+        self.unless_held(exported.map_err(EngineError::from), observer)?;
+        let maintained = self.store.maintain();
+        self.unless_held(maintained.map_err(EngineError::from), observer)?;
+        if self.disk_is_full && !self.store.is_full() && self.flush_output() {
+            self.disk_is_full = false;
+            observer.notice(None, &Notice::DiskFree);
+            self.dirty.extend(self.runs.keys());
+        }
+        if let Some(busy) = self.busy
+            && !self.is_held(now)
+        {
+            self.busy = None;
+            if busy.told {
+                observer.notice(None, &Notice::StoreFree);
+            }
+            self.dirty.extend(self.runs.keys());
+        }
+        Ok(())
+    }
+
+    fn decide_and_write(&mut self, now: Time, observer: &mut dyn Observer) -> Result<(), EngineError> {
+        if self.busy.is_some() {
+            // Whatever could not be read or told when the store was busy is made good.
+            self.wake_up()?;
+            self.wake_waiting()?;
+        }
         while let Some(&(due, run)) = self.due.first()
             && due <= now
         {
@@ -211,7 +280,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             let mut again = BTreeSet::new();
             for run in std::mem::take(&mut self.dirty) {
                 let Some(live) = self.runs.get_mut(&run) else { continue };
-                if self.disk_is_full || self.store.is_full() {
+                if self.disk_is_full || self.busy.is_some() || self.store.is_full() {
                     live.settle(now, &mut self.kinds);
                 } else if live.advance(now, &self.locks, &mut self.kinds) {
                     again.insert(run);
@@ -225,36 +294,50 @@ impl<S: Store, H: Hands> Engine<S, H> {
             }
             self.move_locks(now, observer)?;
         }
-        let spilled = self.spill_old_output(now);
-        self.unless_full(spilled, observer)?;
-        // An export that is behind is completed by the run's next owner.
-        let exported = self.store.export_flush();
-        self.unless_full(exported.map_err(EngineError::from), observer)?;
-        let maintained = self.store.maintain();
-        self.unless_full(maintained.map_err(EngineError::from), observer)?;
-        if self.disk_is_full && !self.store.is_full() && self.flush_output() {
-            self.disk_is_full = false;
-            observer.notice(None, &Notice::DiskFree);
-            self.dirty.extend(self.runs.keys());
+        Ok(())
+    }
+
+    /// A full disk and a busy store are no failures: what could not be written is kept, and nothing new starts until
+    /// it can be.
+    fn unless_held(
+        &mut self,
+        outcome: Result<(), EngineError>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), EngineError> {
+        match outcome {
+            Err(EngineError::Store(StoreError::DiskFull { .. })) => self.note_full(observer),
+            outcome => self.unless_busy(outcome, observer)?,
         }
         Ok(())
     }
 
-    /// A full disk is no failure: what could not be written is kept, and nothing new starts until there is room.
-    /// Answers whether it was written.
-    fn unless_full(
+    /// A busy store is no failure: nothing was changed, and it is tried again.
+    fn unless_busy(
         &mut self,
         outcome: Result<(), EngineError>,
         observer: &mut dyn Observer,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<(), EngineError> {
         match outcome {
-            Ok(()) => Ok(true),
-            Err(EngineError::Store(StoreError::DiskFull { .. })) => {
-                self.note_full(observer);
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Err(EngineError::Store(StoreError::Busy { .. })) => self.note_busy(observer),
+            outcome => outcome?,
         }
+        Ok(())
+    }
+
+    /// Whether nothing is written at `now`: the store was found busy, and the time for the next try has not come.
+    fn is_held(&self, now: Time) -> bool {
+        self.busy.is_some_and(|busy| now < busy.next_try)
+    }
+
+    fn note_busy(&mut self, observer: &mut dyn Observer) {
+        let now = self.clock.now();
+        let busy = self.busy.get_or_insert(Busy { since: now, next_try: now, told: false });
+        busy.next_try = now + WRITE_PAUSE;
+        if !busy.told && now.since(busy.since) >= WRITE_PATIENCE {
+            busy.told = true;
+            observer.notice(None, &Notice::StoreBusy);
+        }
+        self.dirty.extend(self.runs.keys());
     }
 
     fn note_full(&mut self, observer: &mut dyn Observer) {
@@ -286,6 +369,10 @@ impl<S: Store, H: Hands> Engine<S, H> {
     fn timeout(&self, observer: &dyn Observer) -> Option<Duration> {
         if self.disk_is_full {
             return Some(FULL_PAUSE);
+        }
+        if let Some(busy) = self.busy {
+            let tick = observer.wants_ticks().then_some(TICK);
+            return [Some(self.clock.until(busy.next_try)), tick].into_iter().flatten().min();
         }
         if !self.dirty.is_empty() {
             return Some(Duration::ZERO);
@@ -320,7 +407,10 @@ impl<S: Store, H: Hands> Engine<S, H> {
         match event {
             HostEvent::Output { key, bytes } => self.take_output(key, bytes, observer)?,
             HostEvent::Ended { key, end } => self.take_end(key, *end, observer)?,
-            HostEvent::Readable { .. } => self.wake_up()?,
+            HostEvent::Readable { .. } => {
+                let woken = self.wake_up();
+                self.unless_busy(woken, observer)?;
+            }
             HostEvent::Stuck { key, processes } => {
                 let Some(live) = self.runs.get(&key.run) else { return Ok(()) };
                 let step = live.plan.graph.id(key.step).to_owned();
@@ -339,7 +429,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
         observer.output(&view, key.step, key.number, &bytes);
         if live.print(key.step, key.number, &bytes, now) {
             let spilled = spill(&mut self.store, live, key.run, key.step, now);
-            self.unless_full(spilled, observer)?;
+            self.unless_held(spilled, observer)?;
         }
         Ok(())
     }
@@ -514,11 +604,8 @@ impl<S: Store, H: Hands> Engine<S, H> {
     }
 
     fn not_written(&mut self, error: StoreError, observer: &mut dyn Observer) -> Result<(), EngineError> {
-        if !matches!(error, StoreError::DiskFull { .. }) {
-            return Err(error.into());
-        }
-        // What is decided stays decided and unacted on; it is written as soon as there is room.
-        self.note_full(observer);
+        // What is decided stays decided and unacted on; it is written as soon as it can be.
+        self.unless_held(Err(error.into()), observer)?;
         self.dirty.extend(self.runs.keys());
         Ok(())
     }
@@ -570,6 +657,10 @@ impl<S: Store, H: Hands> Engine<S, H> {
     }
 
     fn start(&mut self, run: RunId, step: StepIndex, number: u32, observer: &mut dyn Observer) {
+        if self.leaving.is_some() {
+            // What could not be written before is written now, and is lost in flight: whoever resumes starts it again.
+            return;
+        }
         let Some(live) = self.runs.get_mut(&run) else { return };
         let job = job(live, run, step, number, &self.store_name, self.hands.self_exe());
         let started = match job {
@@ -633,7 +724,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
 
     /// Grants locks to the runs driven here, or puts them in line.
     fn move_locks(&mut self, now: Time, observer: &mut dyn Observer) -> Result<(), EngineError> {
-        if self.disk_is_full {
+        if self.disk_is_full || self.is_held(now) {
             return Ok(());
         }
         let runs: Vec<RunId> = self.runs.iter().filter(|(_, live)| live.state.wants_locks()).map(|(r, _)| *r).collect();
@@ -644,7 +735,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             {
                 let is_failure = matches!(step, LockMove::Fail(_));
                 let made = self.make_lock_move(run, step, now, observer)?;
-                if is_failure || self.disk_is_full {
+                if is_failure || self.disk_is_full || self.is_held(now) {
                     // What follows from a failure comes before any further start.
                     break;
                 }
@@ -696,25 +787,28 @@ impl<S: Store, H: Hands> Engine<S, H> {
                 return Ok(false);
             }
         };
-        self.follow_locks()?;
-        match outcome {
+        let made = match outcome {
             Some(Outcome::Committed { .. }) => {
-                let Some(live) = self.runs.get_mut(&run) else { return Ok(true) };
-                for event in &events {
-                    live.state.apply(event);
+                if let Some(live) = self.runs.get_mut(&run) {
+                    for event in &events {
+                        live.state.apply(event);
+                    }
+                    self.dirty.insert(run);
+                    self.act_on(run, events, observer);
                 }
-                self.dirty.insert(run);
-                self.act_on(run, events, observer);
-                Ok(true)
+                true
             }
-            Some(Outcome::Conflict { log: Log::Shared, .. }) => Ok(false),
-            Some(Outcome::Conflict { reason: Conflict::Ended, .. }) | None => Ok(false),
-            Some(Outcome::Conflict { log: Log::Run(run), .. }) => {
+            Some(Outcome::Conflict { log: Log::Shared, reason: Conflict::Seq { .. } }) | None => false,
+            Some(Outcome::Conflict { log: Log::Run(_), reason: Conflict::Ended }) => false,
+            Some(Outcome::Conflict { .. }) => {
                 self.drop_run(run);
                 self.taken_over.push(run);
-                Ok(true)
+                true
             }
-        }
+        };
+        // Last: where it cannot be read now, what is on disk has been acted on all the same.
+        self.follow_locks()?;
+        Ok(made)
     }
 
     /// Says who waits for whom, and sees to it that a dead holder is noticed.
@@ -783,8 +877,21 @@ impl<S: Store, H: Hands> Engine<S, H> {
                 kind: LockEventKind::Released { reason: reason.clone() },
             })
             .collect();
-        let append = shared_append(self.owner, Some(self.locks_seq), &events);
-        let outcomes = self.store.append(&[Group { appends: vec![append], answered: Vec::new() }])?;
+        // Whoever seemed dead and was not, or comes back, writes no more about locks that others have by then.
+        let epoch = match self.store.shut_out(run, self.owner) {
+            Ok(epoch) => epoch,
+            // Somebody has taken it over since: that is looked at anew.
+            Err(StoreError::Owned { .. }) => {
+                self.dirty.extend(self.runs.keys());
+                return Ok(());
+            }
+            Err(error) => return self.not_written(error, observer),
+        };
+        let append = shared_append(epoch, Some(self.locks_seq), &events);
+        let outcomes = match self.store.append(&[Group { appends: vec![append], answered: Vec::new() }]) {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.not_written(error, observer),
+        };
         self.follow_locks()?;
         if let [Outcome::Committed { .. }] = outcomes[..] {
             for holder in holders {
@@ -836,7 +943,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             live.take_inputs(now, &mut self.kinds);
             for (step, running) in live.state.running() {
                 let key = Attempt { run: *run, step, number: running.attempt };
-                if !live.to_start.contains(&(step, running.attempt)) {
+                if !live.to_start.contains(&(step, running.attempt)) && !live.is_start_unwritten(step) {
                     open.insert(key, now + live.state.graph().policy(step).stop_grace);
                 }
             }
@@ -857,7 +964,10 @@ impl<S: Store, H: Hands> Engine<S, H> {
                     }
                     HostEvent::Signal(_) => hurry = true,
                     HostEvent::Output { key, bytes } => self.take_output(key, bytes, observer)?,
-                    HostEvent::Readable { .. } => self.wake_up()?,
+                    HostEvent::Readable { .. } => {
+                        let woken = self.wake_up();
+                        self.unless_busy(woken, observer)?;
+                    }
                     HostEvent::Stuck { .. } => {}
                 }
             }
@@ -875,9 +985,19 @@ impl<S: Store, H: Hands> Engine<S, H> {
             live.inputs.push(Input::Abandon);
             live.take_inputs(now, &mut self.kinds);
         }
-        self.commit(now, observer)?;
+        let last = now + LEAVE_WRITE_LIMIT;
+        loop {
+            self.busy = None;
+            let committed = self.commit(now, observer);
+            self.unless_busy(committed, observer)?;
+            if self.busy.is_none() || hurry || self.clock.now() >= last {
+                break;
+            }
+            self.hands.wait(Some(Duration::from_millis(WRITE_PAUSE.0)), &mut self.found)?;
+            hurry = self.found.drain(..).any(|event| matches!(event, HostEvent::Signal(_)));
+        }
         let exported = self.store.export_flush();
-        self.unless_full(exported.map_err(EngineError::from), observer)?;
+        self.unless_held(exported.map_err(EngineError::from), observer)?;
         Ok(())
     }
 }

@@ -111,6 +111,13 @@ impl Live {
         Expressions { plan: &self.plan, facts: &self.facts }
     }
 
+    /// Whether the step is started by an event that is not on disk, so that nothing runs.
+    pub(crate) fn is_start_unwritten(&self, step: StepIndex) -> bool {
+        self.batch
+            .iter()
+            .any(|event| matches!(event.kind, EventKind::StepStarted { step: started, .. } if started == step))
+    }
+
     /// Keeps what an attempt printed. Answers whether it must go to the segment now.
     pub(crate) fn print(&mut self, step: StepIndex, attempt: u32, bytes: &[u8], now: Time) -> bool {
         let printed = self.printed.entry(step).or_default();

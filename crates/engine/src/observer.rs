@@ -88,6 +88,10 @@ pub enum Notice {
     DiskFull,
     /// The disk has room again.
     DiskFree,
+    /// Another process keeps the database busy for longer than usual; what is to be written waits for it.
+    StoreBusy,
+    /// The database can be written again.
+    StoreFree,
     /// What a signal was taken for.
     Signal {
         /// Its name.
@@ -120,6 +124,10 @@ impl std::fmt::Display for Notice {
             Notice::StartsWait { error } => write!(f, "cannot start more processes just now ({error}); trying again"),
             Notice::DiskFull => write!(f, "the disk is full; nothing new starts until it has room again"),
             Notice::DiskFree => write!(f, "the disk has room again; going on"),
+            Notice::StoreBusy => {
+                write!(f, "another process keeps the database busy; nothing new starts until it can be written again")
+            }
+            Notice::StoreFree => write!(f, "the database is free again; going on"),
             Notice::Signal { name, effect } => write!(f, "{name}: {effect}"),
         }
     }

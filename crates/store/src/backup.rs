@@ -1,11 +1,14 @@
 //! Backup of a store that is in use into one folder, and the verified way back.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use baton_core::RunId;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::make_folder;
-use crate::doctor::{artifact_files, entries, name};
+use crate::doctor::{Damage, artifact_files, entries, name};
+use crate::gc::{RunsUse, lock_runs};
 use crate::sqlite::{random_id, wall_clock};
 use crate::{Access, DataDir, Filter, Result, SqliteStore, Store, StoreError, artifact, export, filesystem, owner};
 
@@ -39,6 +42,17 @@ pub struct Backup {
     pub files: u64,
     /// How many bytes.
     pub bytes: u64,
+    /// What is damaged in it, because it was damaged in what was copied.
+    pub damage: Vec<Damage>,
+}
+
+/// What becomes of damaged runs when a backup is restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamagedRuns {
+    /// Nothing is restored.
+    Refuse,
+    /// They are left out, with the runs that take outputs from them.
+    LeaveOut,
 }
 
 /// What a restore did.
@@ -46,12 +60,15 @@ pub struct Backup {
 pub struct Restored {
     /// What was restored.
     pub backup: Backup,
+    /// The runs that were left out.
+    pub left_out: Vec<RunId>,
     /// Where the store that was there before is now.
     pub replaced: Option<PathBuf>,
 }
 
 impl SqliteStore {
-    /// Copies the store into a new folder at `to`, as it is at one moment, while it is in use.
+    /// Copies the store into a new folder at `to`, as it is at one moment, while it is in use, and examines the copy.
+    /// What is damaged is copied as it is and told.
     pub fn backup(&self, to: &Path) -> Result<Backup> {
         if to.exists() {
             return Err(refused(format!("`{}` exists; name a folder that does not", to.display())));
@@ -74,6 +91,8 @@ impl SqliteStore {
 
     fn write_backup(&self, folder: &Path) -> Result<Backup> {
         let copy = DataDir::at(folder);
+        // From before the database is copied: the files that the copy names stay until they are copied, too.
+        let _runs = lock_runs(self.directory(), RunsUse::Copy)?;
         make_folder(folder)?;
         let database = copy.database();
         self.connection()
@@ -98,12 +117,12 @@ impl SqliteStore {
         }
         for wanted in snapshot.kept_artifacts()? {
             let (from, to) = (self.directory().artifact(&wanted), copy.artifact(&wanted));
+            if !from.exists() {
+                // The examination of the copy tells whose it is.
+                continue;
+            }
             make_folder(to.parent().unwrap_or(folder))?;
             let (sha256, bytes) = artifact::copy_synced(&from, &to, u64::MAX)?;
-            if sha256 != wanted {
-                let detail = format!("its content has the SHA-256 {sha256}");
-                return Err(StoreError::DamagedFile { path: from, detail });
-            }
             files.push(ManifestFile { path: format!("artifacts/{}/{}", &wanted[..2], &wanted[2..]), bytes, sha256 });
         }
         for shelf in entries(&copy.artifacts())? {
@@ -115,6 +134,7 @@ impl SqliteStore {
             runs: runs.len() as u64,
             files: files.len() as u64,
             bytes: files.iter().map(|file| file.bytes).sum(),
+            damage: snapshot.doctor()?.damage(),
         };
         let manifest = Manifest {
             format: FORMAT,
@@ -138,13 +158,13 @@ impl SqliteStore {
 /// Puts the backup in the folder `from` in the place of the store in `to`, after everything in it was verified. The
 /// store that was there is moved aside. The restored store has a name of its own, so that its steps are never taken
 /// for those of the one it was copied from.
-pub fn restore(from: &Path, to: &DataDir) -> Result<Restored> {
+pub fn restore(from: &Path, to: &DataDir, damaged: DamagedRuns) -> Result<Restored> {
     let files = verify(from)?;
     to.create()?;
     refuse_living_owners(to)?;
     let incoming = DataDir::at(to.root().join(format!("incoming-{}", std::process::id())));
     let placed = copy_all(from, &incoming, &files).and_then(|()| {
-        let runs = make_ready(&incoming)?;
+        let (runs, left_out) = make_ready(&incoming, damaged)?;
         let replaced = set_aside(to)?;
         // The database comes last: with it the store exists.
         for part in ["artifacts", "runs", DATABASE] {
@@ -152,8 +172,9 @@ pub fn restore(from: &Path, to: &DataDir) -> Result<Restored> {
             std::fs::rename(&source, to.root().join(part)).map_err(StoreError::io("rename", &source))?;
             sync_folder(to.root())?;
         }
-        let backup = Backup { runs, files: files.len() as u64, bytes: files.iter().map(|file| file.bytes).sum() };
-        Ok(Restored { backup, replaced })
+        let bytes = files.iter().map(|file| file.bytes).sum();
+        let backup = Backup { runs, files: files.len() as u64, bytes, damage: Vec::new() };
+        Ok(Restored { backup, left_out, replaced })
     });
     // It holds nothing that is needed any more, or what could not be restored.
     let _ = std::fs::remove_dir_all(incoming.root());
@@ -193,17 +214,10 @@ fn verify(from: &Path) -> Result<Vec<ManifestFile>> {
 }
 
 /// Brings a copied store up to date, gives it a name of its own and its exports, and examines it; answers with the
-/// number of its runs.
-fn make_ready(incoming: &DataDir) -> Result<u64> {
+/// number of its runs, and with those that were left out.
+fn make_ready(incoming: &DataDir, damaged: DamagedRuns) -> Result<(u64, Vec<RunId>)> {
     let mut store = SqliteStore::open(incoming, Access::Write)?;
-    let report = store.doctor()?;
-    let damaged_logs = report.damaged_logs.into_iter().map(|log| log.problem);
-    if let Some(detail) = report.database_problems.into_iter().chain(damaged_logs).next() {
-        return Err(StoreError::DamagedFile { path: incoming.database(), detail });
-    }
-    if let Some((path, detail)) = report.damaged_files.into_iter().next() {
-        return Err(StoreError::DamagedFile { path, detail });
-    }
+    let left_out = leave_out_damaged(&mut store, damaged)?;
     let (id, failed) = (random_id()?, store.failed());
     store.write(|transaction| {
         transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'store_id'", [id]).map_err(&failed)?;
@@ -211,11 +225,45 @@ fn make_ready(incoming: &DataDir) -> Result<u64> {
         transaction.execute("DELETE FROM owner", []).map_err(&failed)?;
         Ok(())
     })?;
-    for row in store.runs(&Filter::default())? {
+    let rows = store.runs(&Filter::default())?;
+    for row in &rows {
         store.repair_export(row.run)?;
     }
     store.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
-    Ok(report.runs)
+    Ok((rows.len() as u64, left_out))
+}
+
+/// Examines a copied store, and takes out of it what is damaged.
+fn leave_out_damaged(store: &mut SqliteStore, damaged: DamagedRuns) -> Result<Vec<RunId>> {
+    let report = store.doctor()?;
+    let damage = report.damage();
+    if let Some(Damage { problem, .. }) = damage.iter().find(|damage| damage.runs.is_empty()) {
+        return Err(StoreError::DamagedFile { path: store.directory().database(), detail: problem.clone() });
+    }
+    let runs: BTreeSet<RunId> = damage.into_iter().flat_map(|damage| damage.runs).collect();
+    match damaged {
+        _ if runs.is_empty() => return Ok(Vec::new()),
+        DamagedRuns::LeaveOut => {}
+        DamagedRuns::Refuse => {
+            let names: Vec<String> = runs.iter().map(|run| format!("run {run}")).collect();
+            return Err(refused(format!(
+                "{} in the backup cannot be trusted, and nothing was changed; `--without-damaged` lays back all the \
+                 others, `baton doctor --data-dir` on the backup says what is damaged",
+                names.join(" and ")
+            )));
+        }
+    }
+    let left_out = store.remove_with_dependents(runs)?;
+    for file in report.damaged_files {
+        // An artefact that nobody refers to any more: if it stayed, it would be taken for what its name says.
+        match std::fs::remove_file(&file.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &file.path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(left_out)
 }
 
 fn copy_all(from: &Path, copy: &DataDir, files: &[ManifestFile]) -> Result<()> {

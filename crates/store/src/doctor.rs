@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use baton_core::{Log, RunId};
+use serde::Deserialize;
 
 use crate::sqlite::unsigned;
-use crate::{Access, DataDir, OwnerRow, Result, SqliteStore, Store, StoreError, artifact, owner};
+use crate::{Access, DataDir, OwnerRow, Result, SqliteStore, Store, StoreError, artifact, output, owner};
 
 /// What an examination found.
 #[derive(Clone, Debug)]
@@ -26,7 +27,7 @@ pub struct Doctor {
     /// The logs that are damaged.
     pub damaged_logs: Vec<DamagedLog>,
     /// Kept files that are not what they should be, or not there.
-    pub damaged_files: Vec<(PathBuf, String)>,
+    pub damaged_files: Vec<DamagedFile>,
     /// Files that nothing refers to; `baton gc` removes them.
     pub orphans: Vec<PathBuf>,
     /// The bytes of each table and index, the largest first.
@@ -42,6 +43,17 @@ pub struct Doctor {
 pub struct DamagedLog {
     /// The log.
     pub log: Log,
+    /// The whole story.
+    pub problem: String,
+}
+
+/// A file that cannot be trusted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DamagedFile {
+    /// The file or the folder.
+    pub path: PathBuf,
+    /// The runs that it belongs to; none where it is not known.
+    pub runs: Vec<RunId>,
     /// The whole story.
     pub problem: String,
 }
@@ -63,15 +75,56 @@ pub struct Bytes {
     pub artifacts: u64,
 }
 
+/// What was found in a log that is whole.
+struct VerifiedLog {
+    events: u64,
+    /// Up to here its events refer to the run's output.
+    output_end: u64,
+}
+
+/// What of a payload says where output stands.
+#[derive(Deserialize)]
+struct AnyPayload {
+    output_segment: Option<Stretch>,
+}
+
+#[derive(Deserialize)]
+struct Stretch {
+    end: u64,
+}
+
 /// What was found beside the database.
 #[derive(Default)]
 struct Files {
-    damaged: Vec<(PathBuf, String)>,
+    damaged: Vec<DamagedFile>,
     orphans: Vec<PathBuf>,
     bytes: Bytes,
 }
 
+/// Something that is damaged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// The runs that it touches; none: the store as a whole.
+    pub runs: Vec<RunId>,
+    /// The whole story.
+    pub problem: String,
+}
+
 impl Doctor {
+    /// Everything that is damaged.
+    pub fn damage(&self) -> Vec<Damage> {
+        let whole = self.database_problems.iter().map(|problem| Damage { runs: Vec::new(), problem: problem.clone() });
+        let logs = self.damaged_logs.iter().map(|damaged| match damaged.log {
+            Log::Shared => Damage { runs: Vec::new(), problem: damaged.problem.clone() },
+            Log::Run(run) => Damage { runs: vec![run], problem: damaged.problem.clone() },
+        });
+        let files = self.damaged_files.iter().map(|file| {
+            let problem = format!("`{}`: {}", file.path.display(), file.problem);
+            Damage { runs: file.runs.clone(), problem }
+        });
+        whole.chain(logs).chain(files).collect()
+    }
+
     /// Whether nothing is damaged.
     pub fn is_healthy(&self) -> bool {
         self.database_problems.is_empty() && self.damaged_logs.is_empty() && self.damaged_files.is_empty()
@@ -94,13 +147,15 @@ impl SqliteStore {
             Err(error) => database_problems.push(error.to_string()),
         }
         match texts(
-            "SELECT 'a row of ' || \"table\" || ' refers to a missing row of ' || parent FROM pragma_foreign_key_check",
+            // The artefacts of a run that is gone are left by a `gc` that was interrupted; the next one removes them.
+            "SELECT 'a row of ' || \"table\" || ' refers to a missing row of ' || parent FROM pragma_foreign_key_check \
+             WHERE NOT (\"table\" = 'artifact' AND parent = 'run')",
         ) {
             Ok(lines) => database_problems.extend(lines),
             Err(error) => database_problems.push(error.to_string()),
         }
         let mut damaged_logs = Vec::new();
-        let (mut events, mut runs) = (0, BTreeSet::new());
+        let (mut events, mut runs, mut damaged_outputs) = (0, BTreeSet::new(), Vec::new());
         let mut logs = vec![Log::Shared];
         match connection
             .prepare("SELECT id FROM run ORDER BY id")
@@ -114,7 +169,10 @@ impl SqliteStore {
         }
         for log in logs {
             match self.verify_log(log) {
-                Ok(count) => events += count,
+                Ok(verified) => {
+                    events += verified.events;
+                    damaged_outputs.extend(self.examine_output(log, verified.output_end));
+                }
                 Err(error) => damaged_logs.push(DamagedLog { log, problem: error.to_string() }),
             }
         }
@@ -126,7 +184,8 @@ impl SqliteStore {
             })
             .unwrap_or_default();
         tables.truncate(MAX_TABLES);
-        let Files { damaged: damaged_files, orphans, bytes: files } = self.examine_files(&runs)?;
+        let Files { damaged: mut damaged_files, orphans, bytes: files } = self.examine_files(&runs)?;
+        damaged_files.extend(damaged_outputs);
         let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(unsigned);
         let free = pragma("freelist_count").map_err(&failed)? * pragma("page_size").map_err(&failed)?;
         let database = self.database_path();
@@ -149,18 +208,31 @@ impl SqliteStore {
         })
     }
 
-    /// Verifies the chain of one log and that every event can be read; answers with their number.
-    pub(crate) fn verify_log(&self, log: Log) -> Result<u64> {
-        self.walk(log, &mut |_, stored| match log {
+    /// Verifies the chain of one log and that every event can be read.
+    fn verify_log(&self, log: Log) -> Result<VerifiedLog> {
+        let mut output_end = 0;
+        let events = self.walk(log, &mut |_, stored| match log {
             Log::Shared => crate::stored::decode_lock(stored).map(drop),
             // A step's name is checked against the plan by whoever replays the run.
             Log::Run(_) => match stored.kind {
                 "run_created" => crate::stored::decode_created(stored.payload).map(drop),
-                _ => serde_json::from_slice::<serde::de::IgnoredAny>(stored.payload)
-                    .map(drop)
-                    .map_err(|error| format!("its payload cannot be read: {error}")),
+                _ => {
+                    let payload: AnyPayload = serde_json::from_slice(stored.payload)
+                        .map_err(|error| format!("its payload cannot be read: {error}"))?;
+                    output_end = output_end.max(payload.output_segment.map_or(0, |stretch| stretch.end));
+                    Ok(())
+                }
             },
-        })
+        })?;
+        Ok(VerifiedLog { events, output_end })
+    }
+
+    /// Reads the output of a run as far as its events refer to it.
+    fn examine_output(&self, log: Log, end: u64) -> Option<DamagedFile> {
+        let Log::Run(run) = log else { return None };
+        let path = self.directory().output(run);
+        let problem = output::verify(&path, end).unwrap_or_else(|error| Some(error.to_string()))?;
+        Some(DamagedFile { path, runs: vec![run], problem })
     }
 
     fn examine_files(&self, runs: &BTreeSet<u64>) -> Result<Files> {
@@ -184,12 +256,12 @@ impl SqliteStore {
             match number {
                 Some(number) if number > last_run && directory.export(RunId(number)).exists() => {
                     let problem = format!("the database has no run {number}: it has lost what was written last");
-                    damaged.push((folder, problem));
+                    damaged.push(DamagedFile { path: folder, runs: Vec::new(), problem });
                 }
                 Some(number) if runs.contains(&number) => {
                     let log = Log::Run(RunId(number));
                     if let Some(problem) = self.what_the_export_knows(log, &directory.export(RunId(number)))? {
-                        damaged.push((folder, problem));
+                        damaged.push(DamagedFile { path: folder, runs: vec![RunId(number)], problem });
                     }
                 }
                 _ => orphans.push(folder),
@@ -197,6 +269,7 @@ impl SqliteStore {
         }
         let wanted = self.kept_artifacts()?;
         let mut found = BTreeSet::new();
+        let mut bad = Vec::new();
         for (path, sha256) in artifact_files(directory)? {
             let size = std::fs::metadata(&path).map_or(0, |facts| facts.len());
             bytes.artifacts += size;
@@ -206,13 +279,15 @@ impl SqliteStore {
             };
             match artifact::digest(&path) {
                 Ok((digest, _)) if digest == sha256 => {}
-                Ok((digest, _)) => damaged.push((path, format!("its content has the SHA-256 {digest}"))),
-                Err(error) => damaged.push((path, error.to_string())),
+                Ok((digest, _)) => bad.push((sha256.clone(), format!("its content has the SHA-256 {digest}"))),
+                Err(error) => bad.push((sha256.clone(), error.to_string())),
             }
             found.insert(sha256);
         }
-        damaged
-            .extend(wanted.difference(&found).map(|sha256| (directory.artifact(sha256), "it is missing".to_owned())));
+        bad.extend(wanted.difference(&found).map(|sha256| (sha256.clone(), "it is missing".to_owned())));
+        for (sha256, problem) in bad {
+            damaged.push(DamagedFile { path: directory.artifact(&sha256), runs: self.runs_with(&sha256)?, problem });
+        }
         for file in entries(&directory.owners())? {
             let epoch = name(&file).split('.').next().and_then(|number| number.parse().ok()).map(baton_core::Epoch);
             match epoch {
@@ -232,11 +307,19 @@ impl SqliteStore {
         Ok(last.is_empty().then_some(detail))
     }
 
-    /// The SHA-256 of every artefact that an event refers to.
+    /// The SHA-256 of every artefact that an event of a run refers to.
     pub(crate) fn kept_artifacts(&self) -> Result<BTreeSet<String>> {
         self.connection()
-            .prepare("SELECT DISTINCT sha256 FROM artifact")
+            .prepare("SELECT DISTINCT sha256 FROM artifact WHERE run IN (SELECT id FROM run)")
             .and_then(|mut select| select.query_map([], |row| row.get(0))?.collect())
+            .map_err(self.failed())
+    }
+
+    /// The runs that have left this artefact.
+    fn runs_with(&self, sha256: &str) -> Result<Vec<RunId>> {
+        self.connection()
+            .prepare_cached("SELECT DISTINCT run.id FROM artifact JOIN run ON id = run WHERE sha256 = ?1 ORDER BY 1")
+            .and_then(|mut select| select.query_map([sha256], |row| Ok(RunId(unsigned(row.get(0)?))))?.collect())
             .map_err(self.failed())
     }
 

@@ -323,7 +323,7 @@ impl StoreError {
                     StoreError::Damaged { path, detail: source.to_string() }
                 }
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                    StoreError::Busy { path, waited_secs: crate::sqlite::BUSY_LIMIT.as_secs() }
+                    StoreError::Busy { path, waited_secs: crate::BUSY_LIMIT.as_secs() }
                 }
                 Some(ErrorCode::SystemIoFailure) => StoreError::WriteFailed { path, detail: source.to_string() },
                 Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {

@@ -1,21 +1,37 @@
 //! `baton gc`: removes old runs and gives their space back to the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use baton_core::{Millis, RunId, Time};
-use rusqlite::params;
+use baton_core::lock::{LockEvent, LockEventKind, LockTable};
+use baton_core::{Log, Millis, RunId, Time};
+use rusqlite::{Transaction, params};
 
 use crate::doctor::{artifact_files, entries, name};
 use crate::sqlite::unsigned;
-use crate::{Filter, Result, RunRow, SqliteStore, Store, StoreError, artifact, schema};
+use crate::{
+    Append, BUSY_LIMIT, DataDir, Events, Filter, Group, Result, SqliteStore, Store, StoreError, artifact, schema,
+};
 
 /// A file among the artefacts that nothing refers to is left alone for so long: an event may be about to.
 const ARTIFACT_GRACE: Duration = Duration::from_secs(3600);
 
 /// So many runs are removed in one transaction, so that other processes can write in between.
-const RUNS_A_TRANSACTION: usize = 20;
+const RUNS_A_TRANSACTION: usize = if cfg!(test) { 2 } else { 20 };
+
+/// So many rows of a run that is gone are removed in one transaction, so that others are not held up.
+const ROWS_A_TRANSACTION: usize = if cfg!(test) { 50 } else { 2_000 };
+
+/// A transaction removes no further row after so many bytes.
+const BYTES_A_TRANSACTION: i64 = 4 << 20;
+
+/// The longest pause between two transactions.
+const TURN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long others may be kept from writing while the WAL is emptied; where that is too short it keeps its size.
+const TRUNCATE_WAIT: Duration = Duration::from_millis(50);
 
 /// So many pages are given back in one transaction.
 const PAGES_A_TRANSACTION: u32 = 2_000;
@@ -42,69 +58,115 @@ pub struct GcReport {
     pub bytes_freed: u64,
 }
 
+/// What somebody does with the files of runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RunsUse {
+    /// It copies what the copied database names.
+    Copy,
+    /// It removes them.
+    Remove,
+}
+
+/// While it is held nobody removes the files of runs while another copies or removes them.
+pub(crate) fn lock_runs(directory: &DataDir, runs_use: RunsUse) -> Result<File> {
+    let path = directory.runs();
+    let runs = File::open(&path).map_err(StoreError::io("open", &path))?;
+    let locked = match runs_use {
+        RunsUse::Copy => runs.try_lock_shared(),
+        RunsUse::Remove => runs.try_lock(),
+    };
+    match locked {
+        Ok(()) => Ok(runs),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Refused {
+            detail: format!(
+                "another process copies or removes runs in `{}`; wait for the end of its `baton backup` or `baton gc`",
+                directory.root().display()
+            ),
+        }),
+        Err(TryLockError::Error(source)) => Err(StoreError::io("lock", &path)(source)),
+    }
+}
+
+/// The runs that are to go, and what is needed to see that one has to stay.
+struct Chosen {
+    doomed: BTreeSet<RunId>,
+    outputs_from: BTreeMap<RunId, RunId>,
+    /// Every run up to this one has been looked at.
+    newest: RunId,
+}
+
+impl Chosen {
+    /// A run stays, and what it takes outputs from.
+    fn keep(&mut self, run: RunId) {
+        self.doomed.remove(&run);
+        self.keep_needs_of(run);
+    }
+
+    fn keep_needs_of(&mut self, run: RunId) {
+        let mut next = self.outputs_from.get(&run).copied();
+        // What has been kept before has had what it needs kept with it.
+        while let Some(run) = next.filter(|run| self.doomed.remove(run)) {
+            next = self.outputs_from.get(&run).copied();
+        }
+    }
+
+    /// Looks at the runs that were submitted since the last look. The caller holds the write lock: there are no others.
+    fn keep_needs_of_new_runs(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut select =
+            transaction.prepare_cached("SELECT id, outputs_from, retry_of FROM run WHERE id > ?1 ORDER BY id")?;
+        let mut rows = select.query([self.newest.0 as i64])?;
+        while let Some(row) = rows.next()? {
+            self.newest = run_id(row.get(0)?);
+            if let Some(from) = row.get::<_, Option<i64>>(1)?.map(run_id) {
+                self.outputs_from.insert(self.newest, from);
+            }
+            if let Some(retried) = row.get::<_, Option<i64>>(2)?.map(run_id) {
+                self.keep(retried);
+            }
+            self.keep_needs_of(self.newest);
+        }
+        Ok(())
+    }
+}
+
 impl SqliteStore {
     /// Removes the runs that the policy does not keep, files that nothing refers to, and empty pages.
     pub fn gc(&mut self, policy: GcPolicy, now: Time) -> Result<GcReport> {
-        let rows = self.runs(&Filter::default())?;
-        let doomed = self.doomed(&rows, policy, now)?;
-        let before = self.disk_bytes()?;
-        let mut report = GcReport { runs: doomed.clone(), ..GcReport::default() };
+        let mut chosen = self.choose(policy, now)?;
         if policy.dry_run {
-            for run in &doomed {
+            let mut report = GcReport { runs: chosen.doomed.iter().copied().collect(), ..GcReport::default() };
+            for run in &report.runs {
                 report.bytes_freed += entries(&self.directory().run(*run))?.iter().map(|path| size(path)).sum::<u64>();
             }
             return Ok(report);
         }
+        let _alone = lock_runs(self.directory(), RunsUse::Remove)?;
+        let before = self.disk_bytes()?;
         self.export_flush()?;
-        for runs in doomed.chunks(RUNS_A_TRANSACTION) {
-            let failed = self.failed();
-            self.write(|transaction| {
-                for run in runs {
-                    let (id, first, last) =
-                        (run.0 as i64, schema::key(run.0, 0), schema::key(run.0, u64::from(u32::MAX)));
-                    let remove = || -> rusqlite::Result<()> {
-                        transaction.execute("DELETE FROM event WHERE key BETWEEN ?1 AND ?2", params![first, last])?;
-                        transaction.execute("DELETE FROM run WHERE id = ?1", [id])?;
-                        transaction.execute("DELETE FROM head WHERE log = ?1", [id])?;
-                        Ok(())
-                    };
-                    remove().map_err(&failed)?;
-                }
-                Ok(())
-            })?;
-            for run in runs {
-                remove_folder(self.directory().run(*run))?;
-            }
-            self.maintain()?;
-        }
-        let failed = self.failed();
-        self.write(|transaction| {
-            transaction.execute("DELETE FROM plan WHERE id NOT IN (SELECT plan FROM run)", []).map_err(failed)?;
-            Ok(())
-        })?;
+        // An earlier one may have been interrupted.
+        self.remove_rows_of_removed_runs()?;
+        let runs = self.remove_runs(&mut chosen)?;
+        self.remove_plans()?;
         self.remove_orphans()?;
-        report.artifacts = self.sweep_artifacts()?;
+        let artifacts = self.sweep_artifacts()?;
         self.give_back_pages()?;
-        report.bytes_freed = before.saturating_sub(self.disk_bytes()?);
-        Ok(report)
+        Ok(GcReport { runs, artifacts, bytes_freed: before.saturating_sub(self.disk_bytes()?) })
     }
 
-    fn doomed(&self, rows: &[RunRow], policy: GcPolicy, now: Time) -> Result<Vec<RunId>> {
+    /// Which runs the policy does not keep.
+    fn choose(&self, policy: GcPolicy, now: Time) -> Result<Chosen> {
+        let rows = self.runs(&Filter::default())?;
+        let mut chosen = Chosen {
+            doomed: BTreeSet::new(),
+            outputs_from: self.outputs_from()?,
+            newest: rows.first().map_or(RunId(0), |row| row.run),
+        };
         if policy.keep_for.is_none() && policy.keep_last.is_none() {
-            return Ok(Vec::new());
+            return Ok(chosen);
         }
-        let outputs_from: BTreeMap<RunId, RunId> = self
-            .connection()
-            .prepare("SELECT id, outputs_from FROM run WHERE outputs_from IS NOT NULL")
-            .and_then(|mut select| {
-                let run = |number: i64| RunId(unsigned(number));
-                select.query_map([], |row| Ok((run(row.get(0)?), run(row.get(1)?))))?.collect()
-            })
-            .map_err(self.failed())?;
-        let by_id: BTreeMap<RunId, &RunRow> = rows.iter().map(|row| (row.run, row)).collect();
         // The newest come first.
         let ended = rows.iter().filter(|row| row.phase.is_terminal());
-        let doomed: BTreeSet<RunId> = ended
+        chosen.doomed = ended
             .enumerate()
             .filter(|(place, row)| {
                 let is_old = policy.keep_for.is_none_or(|keep| row.ended_at.is_some_and(|end| now.since(end) > keep));
@@ -112,20 +174,210 @@ impl SqliteStore {
             })
             .map(|(_, row)| row.run)
             .collect();
-        // What a kept run takes outputs from stays, and of an open run also what it retries.
-        let mut kept: BTreeSet<RunId> = BTreeSet::new();
-        let mut unseen: Vec<RunId> = by_id.keys().copied().filter(|run| !doomed.contains(run)).collect();
-        while let Some(run) = unseen.pop() {
-            if !kept.insert(run) {
-                continue;
+        for row in &rows {
+            if !chosen.doomed.contains(&row.run) {
+                chosen.keep_needs_of(row.run);
             }
-            let Some(row) = by_id.get(&run) else { continue };
-            unseen.extend(outputs_from.get(&run));
-            if !row.phase.is_terminal() {
-                unseen.extend(row.retry_of);
+            if let (false, Some(run)) = (row.phase.is_terminal(), row.retry_of) {
+                chosen.keep(run);
             }
         }
-        Ok(doomed.difference(&kept).copied().collect())
+        Ok(chosen)
+    }
+
+    /// Removes these runs, those that take outputs from them, and their locks, whether or not they have ended; answers
+    /// with all that are gone.
+    pub(crate) fn remove_with_dependents(&mut self, runs: BTreeSet<RunId>) -> Result<Vec<RunId>> {
+        let rows = self.runs(&Filter::default())?;
+        let newest = rows.first().map_or(RunId(0), |row| row.run);
+        let mut chosen = Chosen { doomed: runs, outputs_from: self.outputs_from()?, newest };
+        // A run takes outputs from an older one.
+        for (run, from) in &chosen.outputs_from {
+            if chosen.doomed.contains(from) {
+                chosen.doomed.insert(*run);
+            }
+        }
+        let mut locks = LockTable::default();
+        self.lock_events(0, &mut |event| locks.apply(&event))?;
+        for row in rows.iter().filter(|row| chosen.doomed.contains(&row.run)) {
+            let holders: BTreeSet<_> = locks.held_in(row.run).chain(locks.waiting_in(row.run)).cloned().collect();
+            let kind = LockEventKind::Released { reason: Some("its run was left out of a restore".to_owned()) };
+            let events: Vec<LockEvent> =
+                holders.into_iter().map(|holder| LockEvent { at: row.last_at, holder, kind: kind.clone() }).collect();
+            let append =
+                Append { log: Log::Shared, epoch: row.epoch, expected_seq: None, events: Events::Locks(&events) };
+            self.append(&[Group { appends: vec![append], answered: Vec::new() }])?;
+        }
+        self.remove_runs(&mut chosen)
+    }
+
+    /// Which run takes outputs from which.
+    fn outputs_from(&self) -> Result<BTreeMap<RunId, RunId>> {
+        self.connection()
+            .prepare("SELECT id, outputs_from FROM run WHERE outputs_from IS NOT NULL")
+            .and_then(|mut select| {
+                select.query_map([], |row| Ok((run_id(row.get(0)?), run_id(row.get(1)?))))?.collect()
+            })
+            .map_err(self.failed())
+    }
+
+    /// Removes the chosen runs, and answers with those that are gone: what has become needed meanwhile stays. The
+    /// newest go first, so that no run is ever there without the one that it takes outputs from.
+    fn remove_runs(&mut self, chosen: &mut Chosen) -> Result<Vec<RunId>> {
+        let newest_first: Vec<RunId> = chosen.doomed.iter().rev().copied().collect();
+        let mut removed = Vec::new();
+        for some in newest_first.chunks(RUNS_A_TRANSACTION) {
+            let gone = self.forget(some, chosen)?;
+            self.remove_rows_of_removed_runs()?;
+            for run in &gone {
+                remove_folder(self.directory().run(*run))?;
+            }
+            removed.extend(gone);
+        }
+        removed.sort();
+        Ok(removed)
+    }
+
+    /// With this a run is gone: nobody finds it any more. Its other rows are left for
+    /// [`SqliteStore::remove_rows_of_removed_runs`].
+    fn forget(&mut self, runs: &[RunId], chosen: &mut Chosen) -> Result<Vec<RunId>> {
+        let failed = self.failed();
+        // Not with their run, however many there are: its artefacts' rows go later.
+        self.connection().pragma_update(None, "foreign_keys", false).map_err(&failed)?;
+        let forgotten = self.in_turn(|store| {
+            store.write(|transaction| {
+                chosen.keep_needs_of_new_runs(transaction).map_err(&failed)?;
+                let mut gone = Vec::new();
+                for run in runs.iter().filter(|run| chosen.doomed.contains(run)) {
+                    let remove = || -> rusqlite::Result<()> {
+                        transaction.execute("DELETE FROM command WHERE run = ?1", [run.0 as i64])?;
+                        transaction.execute("DELETE FROM run WHERE id = ?1", [run.0 as i64])?;
+                        transaction.execute("DELETE FROM head WHERE log = ?1", [run.0 as i64])?;
+                        Ok(())
+                    };
+                    remove().map_err(&failed)?;
+                    gone.push(*run);
+                }
+                Ok(gone)
+            })
+        });
+        self.connection().pragma_update(None, "foreign_keys", true).map_err(self.failed())?;
+        forgotten
+    }
+
+    /// Removes the events and the artefacts' rows of runs that are gone, a bounded part in each transaction.
+    fn remove_rows_of_removed_runs(&mut self) -> Result<()> {
+        for log in self.logs_without_run()? {
+            while self.in_turn(|store| store.remove_some_events(log))? {}
+        }
+        let runs: Vec<i64> = self
+            .connection()
+            .prepare("SELECT DISTINCT run FROM artifact WHERE run NOT IN (SELECT id FROM run)")
+            .and_then(|mut select| select.query_map([], |row| row.get(0))?.collect())
+            .map_err(self.failed())?;
+        for run in runs {
+            while self.in_turn(|store| store.remove_some_artifact_rows(run))? {}
+        }
+        Ok(())
+    }
+
+    /// The logs of which there are events and no head. Numbers of runs are never used again.
+    fn logs_without_run(&self) -> Result<Vec<u64>> {
+        let failed = self.failed();
+        let mut next = self.connection().prepare("SELECT min(key) FROM event WHERE key >= ?1").map_err(&failed)?;
+        let mut has_head =
+            self.connection().prepare("SELECT EXISTS (SELECT 1 FROM head WHERE log = ?1)").map_err(&failed)?;
+        let (mut logs, mut from) = (Vec::new(), schema::key(1, 0));
+        while let Some(key) = next.query_row([from], |row| row.get::<_, Option<i64>>(0)).map_err(&failed)? {
+            let log = unsigned(key) >> schema::LOG_SHIFT;
+            if !has_head.query_row([log as i64], |row| row.get::<_, bool>(0)).map_err(&failed)? {
+                logs.push(log);
+            }
+            from = schema::key(log + 1, 0);
+        }
+        Ok(logs)
+    }
+
+    /// Answers whether there was something to remove.
+    fn remove_some_events(&mut self, log: u64) -> Result<bool> {
+        let failed = self.failed();
+        self.write(|transaction| {
+            let remove = || -> rusqlite::Result<bool> {
+                let (first, end) = (schema::key(log, 0), schema::key(log, u64::from(u32::MAX)));
+                let mut select = transaction.prepare_cached(
+                    "SELECT key, octet_length(payload) FROM event WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
+                )?;
+                let mut rows = select.query(params![first, end, ROWS_A_TRANSACTION as i64])?;
+                let (mut last, mut bytes) = (None, 0);
+                while let Some(row) = rows.next()? {
+                    last = Some(row.get::<_, i64>(0)?);
+                    bytes += row.get::<_, i64>(1)?;
+                    if bytes >= BYTES_A_TRANSACTION {
+                        break;
+                    }
+                }
+                let Some(last) = last else { return Ok(false) };
+                transaction
+                    .prepare_cached("DELETE FROM event WHERE key BETWEEN ?1 AND ?2")?
+                    .execute(params![first, last])?;
+                Ok(true)
+            };
+            remove().map_err(&failed)
+        })
+    }
+
+    /// Answers whether there was something to remove.
+    fn remove_some_artifact_rows(&mut self, run: i64) -> Result<bool> {
+        let failed = self.failed();
+        self.write(|transaction| {
+            transaction
+                .prepare_cached(
+                    "DELETE FROM artifact WHERE rowid IN (SELECT rowid FROM artifact WHERE run = ?1 LIMIT ?2)",
+                )
+                .and_then(|mut delete| delete.execute(params![run, ROWS_A_TRANSACTION as i64]))
+                .map(|removed| removed > 0)
+                .map_err(&failed)
+        })
+    }
+
+    /// Removes the plans of which there is no run.
+    fn remove_plans(&mut self) -> Result<()> {
+        while self.in_turn(Self::remove_some_plans)? {}
+        Ok(())
+    }
+
+    /// Answers whether there was something to remove.
+    fn remove_some_plans(&mut self) -> Result<bool> {
+        let failed = self.failed();
+        self.write(|transaction| {
+            let remove = || -> rusqlite::Result<bool> {
+                let mut select = transaction
+                    .prepare_cached("SELECT id, bytes FROM plan WHERE id NOT IN (SELECT plan FROM run) LIMIT ?1")?;
+                let mut rows = select.query([ROWS_A_TRANSACTION as i64])?;
+                let (mut plans, mut bytes) = (Vec::new(), 0);
+                while let Some(row) = rows.next()? {
+                    plans.push(row.get::<_, i64>(0)?);
+                    bytes += row.get::<_, i64>(1)?;
+                    if bytes >= BYTES_A_TRANSACTION {
+                        break;
+                    }
+                }
+                for plan in &plans {
+                    transaction.prepare_cached("DELETE FROM plan WHERE id = ?1")?.execute([plan])?;
+                }
+                Ok(!plans.is_empty())
+            };
+            remove().map_err(&failed)
+        })
+    }
+
+    /// Does something that keeps others from writing, then leaves the database to them for as long as it took.
+    fn in_turn<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let started = Instant::now();
+        let outcome = work(self)?;
+        self.maintain()?;
+        std::thread::park_timeout(started.elapsed().min(TURN_LIMIT));
+        Ok(outcome)
     }
 
     /// Removes folders of runs that are not there any more: an earlier `gc` was interrupted.
@@ -174,14 +426,13 @@ impl SqliteStore {
         };
         let mut left = free(self)?;
         while left > 0 {
-            let mut pragma = self
-                .connection()
-                .prepare(&format!("PRAGMA incremental_vacuum({PAGES_A_TRANSACTION})"))
-                .map_err(&failed)?;
-            let mut rows = pragma.query([]).map_err(&failed)?;
-            while rows.next().map_err(&failed)?.is_some() {}
-            drop(rows);
-            drop(pragma);
+            self.in_turn(|store| {
+                let vacuum = format!("PRAGMA incremental_vacuum({PAGES_A_TRANSACTION})");
+                let mut pragma = store.connection().prepare(&vacuum).map_err(&failed)?;
+                let mut rows = pragma.query([]).map_err(&failed)?;
+                while rows.next().map_err(&failed)?.is_some() {}
+                Ok(())
+            })?;
             let now = free(self)?;
             if now >= left {
                 break;
@@ -189,7 +440,10 @@ impl SqliteStore {
             left = now;
         }
         // A reader may hold the WAL; then it shrinks at a later time.
-        self.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)
+        self.set_wait(TRUNCATE_WAIT)?;
+        let truncated = self.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.set_wait(BUSY_LIMIT)?;
+        truncated.map_err(failed)
     }
 
     fn disk_bytes(&self) -> Result<u64> {
@@ -203,6 +457,10 @@ impl SqliteStore {
     }
 }
 
+fn run_id(number: i64) -> RunId {
+    RunId(unsigned(number))
+}
+
 fn size(path: &std::path::Path) -> u64 {
     std::fs::metadata(path).map_or(0, |facts| facts.len())
 }
@@ -213,3 +471,6 @@ fn remove_folder(folder: PathBuf) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,16 +20,17 @@ mod schema;
 mod sqlite;
 pub mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use baton_core::lock::LockEvent;
 use baton_core::{Epoch, Event, Graph, Log, RunCreated, RunId, RunStatus, Time};
 use serde_json::{Map, Value};
 
 pub use artifact::{ArtifactIntake, MAX_ARTIFACT_BYTES};
-pub use backup::{Backup, Restored, restore};
+pub use backup::{Backup, DamagedRuns, Restored, restore};
 pub use directory::DataDir;
-pub use doctor::{Bytes, DamagedLog, Doctor, doctor};
+pub use doctor::{Bytes, Damage, DamagedFile, DamagedLog, Doctor, doctor};
 pub use error::StoreError;
 pub use export::rfc3339;
 pub use gc::{GcPolicy, GcReport};
@@ -37,6 +38,9 @@ pub use memory::{Fault, MemoryKeeps, MemoryStore};
 pub use output::{Chunk, OutputLimits, OutputWriter, Piece, SegmentReader};
 pub use owner::{OwnerInfo, wait_for_death};
 pub use sqlite::{Access, SqliteStore};
+
+/// How long a call waits for another process that writes, where nobody says otherwise.
+pub const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
 /// The SHA-256 of some bytes in hexadecimal: the name under which plans and artefacts are kept.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -48,17 +52,26 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Where runs are kept. Every method that changes something has synced it when it returns.
 pub trait Store {
+    /// How long a call waits for another process that writes before it answers with [`StoreError::Busy`], which means
+    /// that nothing was changed. It is [`BUSY_LIMIT`] where nobody says otherwise.
+    fn set_wait(&mut self, wait: Duration) -> Result<()>;
+
     /// Registers this process as an owner of runs; it counts as alive until it dies.
     fn register(&mut self, info: &OwnerInfo) -> Result<Epoch>;
 
     /// Every owner that is known, and whether it is alive.
     fn owners(&self) -> Result<Vec<OwnerRow>>;
 
-    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one.
+    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one. The
+    /// runs that it refers to must be there, and stay as long as it needs them.
     fn create_run(&mut self, new: &NewRun<'_>, owner: Option<Epoch>) -> Result<Created>;
 
     /// Takes over a run that has no living owner. The answer is the epoch for every [`Append`] to this run.
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
+
+    /// Shuts the dead owner of a run out for good: it can append neither to the run nor about its locks any more. The run
+    /// stays abandoned. The answer is the epoch for what `owner`, who needs the locks, appends about them.
+    fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
 
     /// Writes all groups in one transaction with one sync. A group is written whole or not at all.
     fn append(&mut self, groups: &[Group<'_>]) -> Result<Vec<Outcome>>;
@@ -157,7 +170,7 @@ pub struct Group<'a> {
 pub struct Append<'a> {
     /// The log.
     pub log: Log,
-    /// The owner's epoch for this run; the shared log has none and ignores it.
+    /// The owner's epoch for this run; for the shared log that for the runs whose locks the events are about.
     pub epoch: Epoch,
     /// The number of the log's last event as the writer knows it; `None`: whatever it is.
     pub expected_seq: Option<u64>,
@@ -175,6 +188,14 @@ pub enum Events<'a> {
 }
 
 impl Events<'_> {
+    /// The runs whose locks they are about.
+    fn lock_runs(&self) -> BTreeSet<RunId> {
+        match self {
+            Events::Run(..) => BTreeSet::new(),
+            Events::Locks(events) => events.iter().map(|event| event.holder.run).collect(),
+        }
+    }
+
     /// Whether the run takes nothing more after them.
     fn end_run(&self) -> bool {
         match self {
@@ -189,10 +210,20 @@ impl Events<'_> {
 /// Why this append cannot be made to a log with this epoch and this last number; `None` for a log that has ended.
 fn conflict(append: &Append<'_>, head: Option<(Epoch, u64)>) -> Option<Conflict> {
     let Some((epoch, seq)) = head else { return Some(Conflict::Ended) };
+    // About the shared log see `lock_conflict`.
     if append.log != Log::Shared && epoch != append.epoch {
         return Some(Conflict::Epoch { found: epoch });
     }
     append.expected_seq.filter(|expected| *expected != seq).map(|_| Conflict::Seq { found: seq })
+}
+
+/// Why nothing can be appended about the locks of a run with this epoch; `None` for one that is gone. A run that has
+/// ended may still let go of locks.
+fn lock_conflict(append: &Append<'_>, epoch: Option<Epoch>) -> Option<Conflict> {
+    match epoch {
+        None => Some(Conflict::Ended),
+        Some(found) => (found != append.epoch).then_some(Conflict::Epoch { found }),
+    }
 }
 
 /// What became of a group.

@@ -1,6 +1,7 @@
 //! The store in memory, for simulations and for measuring everything but the disk.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use baton_core::lock::LockEvent;
 use baton_core::{Epoch, Event, EventKind, Graph, Log, RunCreated, RunId, Time};
@@ -128,7 +129,21 @@ impl MemoryStore {
                 self.logs.get(&run.0).filter(|_| is_open).map(|log| (Epoch(log.epoch), log.seq))
             }
         };
-        crate::conflict(append, head)
+        let of_run = |run: RunId| crate::lock_conflict(append, self.logs.get(&run.0).map(|log| Epoch(log.epoch)));
+        append.events.lock_runs().into_iter().find_map(of_run).or_else(|| crate::conflict(append, head))
+    }
+
+    /// Who owns a run; it is refused where that is a living process other than `owner`.
+    fn dead_owner(&self, run: RunId, owner: Epoch) -> Result<Option<Epoch>> {
+        if !self.is_alive(owner) {
+            return Err(StoreError::NotAnOwner { owner });
+        }
+        let old = self.logs.get(&run.0).ok_or(StoreError::NoSuchRun { run })?.owner;
+        if let Some(old) = old.filter(|old| *old != owner && self.is_alive(*old)) {
+            let OwnerInfo { pid, host, command, .. } = self.owners[&old].0.clone();
+            return Err(StoreError::Owned { run, owner: old, pid, host, command });
+        }
+        Ok(old)
     }
 
     fn write_append(&mut self, append: &Append<'_>) -> u64 {
@@ -216,6 +231,10 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn set_wait(&mut self, _wait: Duration) -> Result<()> {
+        Ok(())
+    }
+
     fn register(&mut self, info: &OwnerInfo) -> Result<Epoch> {
         self.check_trust()?;
         self.last_epoch += 1;
@@ -241,6 +260,10 @@ impl Store for MemoryStore {
         if let Some((run, _)) = self.runs.iter().find(same) {
             return Ok(Created::Existing { run: *run });
         }
+        let needed = [new.created.outputs_from, new.created.retry_of].into_iter().flatten();
+        if let Some(run) = needed.into_iter().find(|run| !self.runs.contains_key(run)) {
+            return Err(StoreError::NoSuchRun { run });
+        }
         let run = RunId(self.runs.len() as u64 + 1);
         let log = MemoryLog { epoch: owner.map_or(0, |owner| owner.0), owner, ..MemoryLog::default() };
         self.logs.insert(run.0, log);
@@ -259,20 +282,24 @@ impl Store for MemoryStore {
 
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
         self.check_trust()?;
-        if !self.is_alive(owner) {
-            return Err(StoreError::NotAnOwner { owner });
-        }
+        let old = self.dead_owner(run, owner)?;
         self.open_run(run)?;
-        let old = self.logs[&run.0].owner;
-        if let Some(old) = old.filter(|old| *old != owner && self.is_alive(*old)) {
-            let OwnerInfo { pid, host, command, .. } = self.owners[&old].0.clone();
-            return Err(StoreError::Owned { run, owner: old, pid, host, command });
-        }
         let log = self.logs.entry(run.0).or_default();
         if old != Some(owner) {
             self.last_epoch += 1;
             log.epoch = self.last_epoch;
             log.owner = Some(owner);
+        }
+        Ok(Epoch(log.epoch))
+    }
+
+    fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
+        self.check_trust()?;
+        let old = self.dead_owner(run, owner)?;
+        let log = self.logs.entry(run.0).or_default();
+        if old != Some(owner) {
+            self.last_epoch += 1;
+            log.epoch = self.last_epoch;
         }
         Ok(Epoch(log.epoch))
     }

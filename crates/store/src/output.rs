@@ -461,6 +461,31 @@ fn good_end(file: &File, path: &Path, length: u64) -> Result<u64> {
     Ok(if crc32fast::hash(&bytes) == header.check { end } else { start })
 }
 
+/// Reads a segment up to `end`, as far as events refer to it, and says what is wrong with it. What comes after may be
+/// unfinished.
+pub(crate) fn verify(path: &Path, end: u64) -> Result<Option<String>> {
+    let Some(mut reader) = SegmentReader::open(path, 0)? else {
+        return Ok((end > 0).then(|| format!("it is missing, and events refer to {end} bytes of it")));
+    };
+    let (mut places, mut lost, mut first) = (0u64, 0u64, None);
+    while reader.position < end {
+        let at = reader.position;
+        let bytes = match reader.next(|_, _| true)?.map(|chunk| chunk.piece) {
+            Some(Piece::Bytes(_) | Piece::Cut { .. }) => continue,
+            Some(Piece::Damaged { bytes }) => bytes,
+            None => end - at,
+        };
+        places += 1;
+        lost += bytes;
+        first.get_or_insert(at);
+        if reader.position == at {
+            break;
+        }
+    }
+    let place = if places == 1 { "place" } else { "places" };
+    Ok(first.map(|first| format!("{lost} bytes of it cannot be read, in {places} {place}, the first at byte {first}")))
+}
+
 /// Hands the output of one attempt to `each`, wherever it stands.
 pub(crate) fn read(
     path: &Path,

@@ -1,31 +1,34 @@
 //! The store in SQLite: one connection of this process writes, every append is one synced transaction.
 
+mod append;
+mod owners;
+mod prepare;
+mod rows;
+mod walk;
+
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use baton_core::lock::LockEvent;
-use baton_core::{AttemptEnd, Epoch, Event, EventKind, Graph, Log, Output, RunCreated, RunId, StepIndex, Time};
-use rusqlite::config::DbConfig;
+use baton_core::{Epoch, Event, Graph, Log, Output, RunCreated, RunId, StepIndex, Time};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use self::owners::Raise;
+use self::prepare::prepare;
+use self::rows::{SELECT_RUNS, insert_plan, next, run_row};
 use crate::chain::{self, Hash, Row};
 use crate::export::{self, Exporter};
 use crate::output::{self, OutputLimits, OutputWriter, Piece};
 use crate::owner::{self, Liveness, OwnerFiles};
-use crate::stored::{self, Columns, StoredColumns};
+use crate::stored::{self, StoredColumns};
 use crate::{
-    Append, Command, CommandId, Conflict, Created, DataDir, Events, Filter, Group, NewRun, Outcome, OwnerInfo,
-    OwnerRow, PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent, ballast, filesystem, schema,
+    BUSY_LIMIT, Command, CommandId, Created, DataDir, Filter, Group, NewRun, Outcome, OwnerInfo, OwnerRow,
+    PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent, ballast, schema,
 };
-
-/// How long a writer waits for another process.
-pub(crate) const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
 /// SQLite before this one may damage a database when two connections checkpoint (the WAL-reset fault).
 const OLDEST_SQLITE: (i32, &str) = (3_051_003, "3.51.3");
@@ -39,19 +42,7 @@ const WAL_LIMIT_PAGES: u32 = 16_000;
 /// A WAL of this many pages is checkpointed when the store is closed; a smaller one is read faster than that takes.
 const CLOSE_CHECKPOINT_PAGES: u32 = 250;
 
-/// The WAL file is kept up to this size: its blocks are there already, and a sync that needs no new ones is faster.
-const WAL_KEPT_BYTES: u32 = 8 << 20;
-
-/// A new WAL file has this size from the start: what comes between two checkpoints.
-const WAL_ALLOCATED_BYTES: u64 = 4_400_000;
-
-/// A plan's text is kept in rows of about this size, so that a large one needs no second copy in memory.
-const PLAN_PART_BYTES: usize = 256 << 10;
-
 const CACHED_STATEMENTS: usize = 40;
-
-/// Runs whose last hash is remembered; beyond that it is read again when it is needed.
-const REMEMBERED_HEADS: usize = 20_000;
 
 /// What a store is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,14 +87,6 @@ struct Head {
 struct Scratch {
     payloads: Vec<u8>,
     link: Vec<u8>,
-}
-
-/// An event between its encoding and its insertion.
-struct Encoded<'a> {
-    columns: Columns<'a>,
-    at: i64,
-    payload_end: usize,
-    hash: Hash,
 }
 
 impl SqliteStore {
@@ -206,6 +189,12 @@ impl SqliteStore {
         &self.connection
     }
 
+    /// For hooks.
+    #[cfg(test)]
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
     pub(crate) fn database_path(&self) -> &Path {
         &self.path
     }
@@ -254,376 +243,6 @@ impl SqliteStore {
         }
     }
 
-    fn try_append(&mut self, groups: &[Group<'_>]) -> Result<Vec<Outcome>> {
-        self.check_trust()?;
-        let mark = self.exporter.mark();
-        let failed = self.failed();
-        let outcome = (|| {
-            self.statement("BEGIN IMMEDIATE")?;
-            let mut outcomes = Vec::with_capacity(groups.len());
-            for group in groups {
-                outcomes.push(self.write_group(group)?);
-            }
-            self.statement("COMMIT")?;
-            Ok(outcomes)
-        })();
-        let outcome = outcome.map_err(|error| match error {
-            AppendError::Sqlite(error) => failed(error),
-            AppendError::Store(error) => error,
-        });
-        if outcome.is_err() {
-            if !self.connection.is_autocommit() {
-                // Some failures have rolled back already; what is left is judged by the first error.
-                let _ = self.statement("ROLLBACK");
-            }
-            self.heads.clear();
-            self.exporter.rewind(mark);
-        }
-        self.judge(outcome)
-    }
-
-    fn statement(&self, sql: &str) -> Result<(), AppendError> {
-        self.connection.prepare_cached(sql)?.execute([])?;
-        Ok(())
-    }
-
-    /// Writes a group, or finds before its first write that it cannot be.
-    fn write_group(&mut self, group: &Group<'_>) -> Result<Outcome, AppendError> {
-        // One append is checked by its first statement; several must all be checked before the first one writes.
-        if group.appends.len() > 1 {
-            for append in &group.appends {
-                let head = self.read_head(append.log)?;
-                if let Some(reason) = conflict(append, head.as_ref()) {
-                    return Ok(Outcome::Conflict { log: append.log, reason });
-                }
-            }
-        }
-        let mut last_seqs = Vec::with_capacity(group.appends.len());
-        for append in &group.appends {
-            match self.write_append(append)? {
-                Ok(seq) => last_seqs.push(seq),
-                Err(reason) => return Ok(Outcome::Conflict { log: append.log, reason }),
-            }
-        }
-        for command in &group.answered {
-            let mut delete = self.connection.prepare_cached("DELETE FROM command WHERE id = ?1")?;
-            delete.execute([command.0 as i64])?;
-        }
-        Ok(Outcome::Committed { last_seqs })
-    }
-
-    fn write_append(&mut self, append: &Append<'_>) -> Result<Result<u64, Conflict>, AppendError> {
-        let log = log_key(append.log);
-        // The end of the shared log moves without us; that of a run only with its epoch.
-        let remembered = if log == 0 { None } else { self.heads.get(&log).copied() };
-        let head = match remembered {
-            Some(head) => Some(head),
-            None => self.read_head(append.log)?,
-        };
-        if let Some(reason) = conflict(append, head.as_ref()) {
-            // What is remembered may be old: say what is true.
-            self.heads.remove(&log);
-            let head = self.read_head(append.log)?;
-            return Ok(Err(conflict(append, head.as_ref()).unwrap_or(reason)));
-        }
-        let Some(head) = head else { return Ok(Err(Conflict::Ended)) };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.payloads.clear();
-        let (encoded, last) = encode(append, log, head, &mut scratch);
-        let Some(at) = encoded.last().map(|event| event.at) else {
-            self.scratch = scratch;
-            return Ok(Ok(head.seq));
-        };
-        let moved = self
-            .connection
-            .prepare_cached(
-                "UPDATE head SET seq = ?2, hash = ?3, at = ?4 WHERE log = ?1 AND epoch = ?5 \
-                 AND seq = ?6 AND format = ?7",
-            )?
-            .execute(params![
-                log as i64,
-                last.seq as i64,
-                &last.hash[..],
-                at,
-                head.epoch as i64,
-                head.seq as i64,
-                stored::FORMAT
-            ])?;
-        if moved == 0 {
-            self.scratch = scratch;
-            self.heads.remove(&log);
-            let head = self.read_head(append.log)?;
-            let found = head.map_or(Conflict::Ended, |head| Conflict::Epoch { found: Epoch(head.epoch) });
-            return Ok(Err(head.as_ref().and_then(|head| conflict(append, Some(head))).unwrap_or(found)));
-        }
-        {
-            let mut insert = self.connection.prepare_cached(
-                "INSERT INTO event (key, at, kind, step, attempt, payload, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?;
-            let mut start = 0;
-            for (seq, event) in (head.seq + 1..).zip(&encoded) {
-                let payload = &scratch.payloads[start..event.payload_end];
-                start = event.payload_end;
-                let Columns { kind, step, attempt } = event.columns;
-                insert.raw_bind_parameter(1, schema::key(log, seq))?;
-                insert.raw_bind_parameter(2, event.at)?;
-                insert.raw_bind_parameter(3, kind)?;
-                insert.raw_bind_parameter(4, step)?;
-                insert.raw_bind_parameter(5, attempt)?;
-                insert.raw_bind_parameter(6, Text(payload))?;
-                insert.raw_bind_parameter(7, &event.hash[..])?;
-                insert.raw_execute()?;
-                if log != 0 {
-                    self.exporter.push(&Row { log, seq, at: event.at, kind, step, attempt, payload });
-                }
-            }
-        }
-        self.scratch = scratch;
-        if let Events::Run(events, graph) = append.events {
-            self.project(log, head.seq, events, graph)?;
-        }
-        if append.events.end_run() {
-            // From now on the run takes nothing; its row says so.
-            self.heads.remove(&log);
-        } else if log != 0 {
-            if self.heads.len() >= REMEMBERED_HEADS {
-                self.heads.clear();
-            }
-            self.heads.insert(log, last);
-        }
-        Ok(Ok(last.seq))
-    }
-
-    /// Writes what the tables beside the log say of these events.
-    fn project(&mut self, log: u64, seq: u64, events: &[Event], graph: &Graph) -> Result<(), AppendError> {
-        for (seq, event) in (seq + 1..).zip(events) {
-            let end: Option<&AttemptEnd> = match &event.kind {
-                EventKind::RunStarted => {
-                    self.connection
-                        .prepare_cached(
-                            "UPDATE run SET status = 'running', started_at = coalesce(started_at, ?2) WHERE id = ?1",
-                        )?
-                        .execute(params![log as i64, event.at.0])?;
-                    None
-                }
-                EventKind::RunStopping { .. } => {
-                    self.connection
-                        .prepare_cached("UPDATE run SET status = 'stopping' WHERE id = ?1")?
-                        .execute([log as i64])?;
-                    None
-                }
-                EventKind::RunFinally { .. } => {
-                    self.connection
-                        .prepare_cached("UPDATE run SET status = 'running' WHERE id = ?1")?
-                        .execute([log as i64])?;
-                    None
-                }
-                EventKind::RunCompleted { status, .. } => {
-                    self.connection
-                        .prepare_cached("UPDATE run SET status = ?2, ended_at = ?3 WHERE id = ?1")?
-                        .execute(params![log as i64, stored::status_name(*status), event.at.0])?;
-                    // A run that has ended takes no commands.
-                    self.connection.prepare_cached("DELETE FROM command WHERE run = ?1")?.execute([log as i64])?;
-                    None
-                }
-                EventKind::StepSucceeded { end, .. }
-                | EventKind::StepFailed { end, .. }
-                | EventKind::StepTimeout { end, .. }
-                | EventKind::StepCanceled { end: Some(end), .. } => Some(end),
-                _ => None,
-            };
-            let (Some(end), Some((step, attempt))) = (end, event.kind.step()) else { continue };
-            for artifact in &end.artifacts {
-                self.connection
-                    .prepare_cached(
-                        "INSERT INTO artifact (run, seq, step, attempt, path, bytes, sha256) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    )?
-                    .execute(params![
-                        log as i64,
-                        seq as i64,
-                        graph.id(step),
-                        attempt,
-                        artifact.path,
-                        artifact.bytes as i64,
-                        artifact.sha256
-                    ])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The end of a log; `None` where there is no such run or it has ended.
-    fn read_head(&self, log: Log) -> Result<Option<Head>, AppendError> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT epoch, seq, hash, format FROM head WHERE log = ?1 \
-             AND (log = 0 OR EXISTS (SELECT 1 FROM run WHERE run.id = log AND ended_at IS NULL))",
-        )?;
-        let found = select
-            .query_row([log_key(log) as i64], |row| {
-                let head = Head { epoch: unsigned(row.get(0)?), seq: unsigned(row.get(1)?), hash: row.get(2)? };
-                Ok((head, row.get::<_, u32>(3)?))
-            })
-            .optional()?;
-        match found {
-            Some((_, format)) if format != stored::FORMAT => {
-                Err(StoreError::NewerFormat { log, found: format, known: stored::FORMAT }.into())
-            }
-            found => Ok(found.map(|(head, _)| head)),
-        }
-    }
-
-    /// Hands each event of a log to `each` as it is stored, and verifies the chain. Answers with the last number.
-    pub(crate) fn walk(
-        &self,
-        log: Log,
-        each: &mut dyn FnMut(u64, &StoredColumns<'_>) -> Result<(), String>,
-    ) -> Result<u64> {
-        let key = log_key(log);
-        let failed = self.failed();
-        // One transaction, so that the head and the events are of the same moment.
-        let transaction = self.connection.unchecked_transaction().map_err(&failed)?;
-        let head: Option<(i64, Vec<u8>, u32)> = self
-            .connection
-            .prepare_cached("SELECT seq, hash, format FROM head WHERE log = ?1")
-            .and_then(|mut select| {
-                select.query_row([key as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
-            })
-            .map_err(&failed)?;
-        let Some((last, last_hash, format)) = head else {
-            return match log {
-                Log::Run(run) => Err(StoreError::NoSuchRun { run }),
-                Log::Shared => Err(StoreError::Damaged {
-                    path: self.path.clone(),
-                    detail: "the head of the locks is missing".into(),
-                }),
-            };
-        };
-        if format > stored::FORMAT {
-            return Err(StoreError::NewerFormat { log, found: format, known: stored::FORMAT });
-        }
-        let last = unsigned(last);
-        let mut seq = 0u64;
-        let mut previous = chain::START;
-        let mut scratch = Vec::new();
-        let damaged = |seq: u64, detail: String| StoreError::DamagedLog { log, seq, detail };
-        let mut select = self
-            .connection
-            .prepare_cached(
-                "SELECT key, at, kind, step, attempt, payload, hash FROM event WHERE key BETWEEN ?1 AND ?2 \
-                 ORDER BY key",
-            )
-            .map_err(&failed)?;
-        let mut rows =
-            select.query(params![schema::key(key, 0), schema::key(key, u64::from(u32::MAX))]).map_err(&failed)?;
-        while let Some(row) = rows.next().map_err(&failed)? {
-            seq += 1;
-            let odd = |error: rusqlite::Error| damaged(seq, format!("a column has an unexpected type: {error}"));
-            let text = |error: rusqlite::types::FromSqlError| {
-                damaged(seq, format!("a column has an unexpected type: {error}"))
-            };
-            let found: i64 = row.get(0).map_err(odd)?;
-            if found != schema::key(key, seq) {
-                return Err(damaged(seq, format!("event {} stands in its place", found & i64::from(u32::MAX))));
-            }
-            let stored = StoredColumns {
-                at: row.get(1).map_err(odd)?,
-                kind: row.get_ref(2).map_err(odd)?.as_str().map_err(text)?,
-                step: row.get_ref(3).map_err(odd)?.as_str_or_null().map_err(text)?,
-                attempt: row.get(4).map_err(odd)?,
-                payload: row.get_ref(5).map_err(odd)?.as_bytes().map_err(text)?,
-            };
-            let StoredColumns { at, kind, step, attempt, payload } = stored;
-            let hash = chain::link(&previous, &Row { log: key, seq, at, kind, step, attempt, payload }, &mut scratch);
-            if row.get_ref(6).map_err(odd)?.as_blob().map_err(text)? != hash {
-                return Err(damaged(seq, "its hash is not that of its fields and the event before".to_owned()));
-            }
-            previous = hash;
-            each(seq, &stored).map_err(|detail| damaged(seq, detail))?;
-        }
-        if seq != last || (seq > 0 && last_hash != previous) {
-            return Err(damaged(seq.min(last) + 1, format!("the log ends at event {seq} and should end at {last}")));
-        }
-        drop(rows);
-        drop(select);
-        transaction.commit().map_err(&failed)?;
-        Ok(seq)
-    }
-
-    /// Completes the export of a run from the database.
-    pub(crate) fn repair_export(&mut self, run: RunId) -> Result<()> {
-        let row = self.run(run)?;
-        let mut good = self.exporter.last_good(run.0)?;
-        if good > row.last_seq {
-            self.exporter.restart(run.0)?;
-            good = 0;
-        }
-        if good == row.last_seq {
-            return Ok(());
-        }
-        let mut exporter = std::mem::replace(&mut self.exporter, Exporter::new(self.directory.clone()));
-        let mut problem = None;
-        let walked = self.walk(Log::Run(run), &mut |seq, stored| {
-            if seq > good {
-                let StoredColumns { at, kind, step, attempt, payload } = *stored;
-                exporter.push(&Row { log: run.0, seq, at, kind, step, attempt, payload });
-                if exporter.pending_bytes() > export::PENDING_BYTES && problem.is_none() {
-                    problem = exporter.flush().err();
-                }
-            }
-            Ok(())
-        });
-        let flushed = exporter.flush();
-        exporter.close(run.0);
-        self.exporter = exporter;
-        walked?;
-        problem.map_or(flushed, Err)
-    }
-
-    /// Looks after what dead owners left: completes the exports of their runs, removes their files and rows.
-    fn clear_dead_owners(&mut self) -> Result<()> {
-        let failed = self.failed();
-        let rows: Vec<i64> = {
-            let mut select = self.connection.prepare_cached("SELECT epoch FROM owner").map_err(&failed)?;
-            let rows = select.query_map([], |row| row.get(0)).map_err(&failed)?;
-            rows.collect::<rusqlite::Result<_>>().map_err(&failed)?
-        };
-        for epoch in rows {
-            let liveness = owner::liveness(&self.directory, Epoch(unsigned(epoch)))?;
-            if liveness == Liveness::Alive {
-                continue;
-            }
-            let of_owner = |condition: &str| -> Result<Vec<i64>> {
-                let sql = format!("SELECT id FROM run JOIN head ON log = id WHERE owner = ?1 AND ended_at {condition}");
-                let mut select = self.connection.prepare(&sql).map_err(&failed)?;
-                let rows = select.query_map([epoch], |row| row.get(0)).map_err(&failed)?;
-                rows.collect::<rusqlite::Result<_>>().map_err(&failed)
-            };
-            if liveness == Liveness::Crashed {
-                for run in of_owner("IS NOT NULL")? {
-                    match self.repair_export(RunId(unsigned(run))) {
-                        // A damaged run is told of by whoever reads it; it is no reason not to start.
-                        Ok(()) | Err(StoreError::DamagedLog { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                owner::remove(&self.directory, Epoch(unsigned(epoch)));
-            }
-            // While a run that has not ended names the owner, its row says who that was.
-            if self.open_runs_of(epoch)? == 0 {
-                self.connection.execute("DELETE FROM owner WHERE epoch = ?1", [epoch]).map_err(&failed)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn open_runs_of(&self, owner: i64) -> Result<i64> {
-        self.connection
-            .prepare_cached("SELECT count(*) FROM run JOIN head ON log = id WHERE ended_at IS NULL AND owner = ?1")
-            .and_then(|mut select| select.query_row([owner], |row| row.get(0)))
-            .map_err(self.failed())
-    }
-
     fn checkpoint(&mut self) -> Result<()> {
         let (_, pages, done): (i64, i64, i64) = self
             .connection
@@ -639,6 +258,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn set_wait(&mut self, wait: Duration) -> Result<()> {
+        self.connection.busy_timeout(wait).map_err(self.failed())
+    }
+
     fn register(&mut self, info: &OwnerInfo) -> Result<Epoch> {
         if let Some(owner) = &self.owner {
             return Ok(owner.epoch);
@@ -710,6 +333,15 @@ impl Store for SqliteStore {
                     return Ok(Created::Existing { run: RunId(unsigned(run)) });
                 }
             }
+            // It may have been removed since whoever submits looked at it.
+            for needed in [created.outputs_from, created.retry_of].into_iter().flatten() {
+                transaction
+                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM run WHERE id = ?1)")
+                    .and_then(|mut select| select.query_row([needed.0 as i64], |row| row.get::<_, bool>(0)))
+                    .map_err(&failed)?
+                    .then_some(())
+                    .ok_or(StoreError::NoSuchRun { run: needed })?;
+            }
             let run = next(transaction, "last_run").map_err(&failed)?;
             let export = directory.export(RunId(run));
             if export.exists() {
@@ -764,43 +396,13 @@ impl Store for SqliteStore {
     }
 
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
-        if owner::liveness(&self.directory, owner)? != Liveness::Alive {
-            return Err(StoreError::NotAnOwner { owner });
-        }
-        let (directory, failed) = (self.directory.clone(), self.failed());
-        let epoch = self.write(|transaction| {
-            let row: Option<(Option<i64>, i64, String)> = transaction
-                .query_row(
-                    "SELECT owner, epoch, status FROM run JOIN head ON log = id WHERE id = ?1",
-                    [run.0 as i64],
-                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-                )
-                .optional()
-                .map_err(&failed)?;
-            let Some((old, epoch, status)) = row else { return Err(StoreError::NoSuchRun { run }) };
-            if let Some(phase @ RunPhase::Ended(_)) = RunPhase::parse(&status) {
-                return Err(StoreError::Ended { run, status: phase.name() });
-            }
-            if let Some(old) = old.map(|old| Epoch(unsigned(old))) {
-                if old == owner {
-                    return Ok(Epoch(unsigned(epoch)));
-                }
-                if owner::liveness(&directory, old)? == Liveness::Alive {
-                    return Err(owned(transaction, run, old).map_err(&failed)?);
-                }
-            }
-            let epoch = next(transaction, "last_epoch").map_err(&failed)?;
-            transaction
-                .execute(
-                    "UPDATE head SET epoch = ?2, owner = ?3 WHERE log = ?1",
-                    params![run.0 as i64, epoch as i64, owner.0 as i64],
-                )
-                .map_err(&failed)?;
-            Ok(Epoch(epoch))
-        })?;
-        self.heads.remove(&run.0);
+        let epoch = self.raise_epoch(run, owner, Raise::TakeOver)?;
         self.repair_export(run)?;
         Ok(epoch)
+    }
+
+    fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch> {
+        self.raise_epoch(run, owner, Raise::ShutOut)
     }
 
     fn append(&mut self, groups: &[Group<'_>]) -> Result<Vec<Outcome>> {
@@ -1088,96 +690,6 @@ impl Drop for SqliteStore {
     }
 }
 
-/// Makes a fresh connection ours: checks whose database it is, brings it up to date, sets what must be set.
-fn prepare(connection: &mut Connection, directory: &DataDir, path: &Path, access: Access) -> Result<()> {
-    let failed = StoreError::sqlite(path);
-    let facts = |connection: &Connection| -> rusqlite::Result<(i64, u32, i64)> {
-        // All of one moment: another process may be making the tables.
-        let _snapshot = connection.unchecked_transaction()?;
-        let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        Ok((schema::application_id(connection)?, schema::version(connection)?, tables))
-    };
-    let (mut id, mut version, mut tables) = facts(connection).map_err(&failed)?;
-    let mut guard = None;
-    if access == Access::Write && version < schema::VERSION {
-        // One process at a time makes or changes tables; what was seen before the lock may be half the truth.
-        let folder = File::open(directory.root()).map_err(StoreError::io("open", directory.root()))?;
-        folder.lock().map_err(StoreError::io("lock", directory.root()))?;
-        guard = Some(folder);
-        (id, version, tables) = facts(connection).map_err(&failed)?;
-    }
-    let is_new = id == 0 && version == 0 && tables == 0;
-    if access == Access::Read && is_new {
-        return Err(StoreError::NoStore { path: directory.root().to_path_buf() });
-    }
-    if id != schema::APPLICATION_ID && !is_new {
-        return Err(StoreError::Foreign { path: path.to_path_buf(), found: id, expected: schema::APPLICATION_ID });
-    }
-    if version > schema::VERSION {
-        return Err(StoreError::NewerSchema { path: path.to_path_buf(), found: version, known: schema::VERSION });
-    }
-    if access == Access::Read {
-        if version < schema::VERSION {
-            let detail = format!(
-                "`{}` has schema version {version} and is not brought to {} by looking; a command that writes does \
-                 that, such as `baton gc`",
-                path.display(),
-                schema::VERSION
-            );
-            return Err(StoreError::Refused { detail });
-        }
-        return Ok(());
-    }
-    connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
-    if cfg!(target_os = "macos") {
-        connection.pragma_update(None, "fullfsync", true).map_err(&failed)?;
-        connection.pragma_update(None, "checkpoint_fullfsync", true).map_err(&failed)?;
-    }
-    if version < schema::VERSION {
-        if version == 0 {
-            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(&failed)?;
-            connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
-        }
-        schema::migrate(connection, path, schema::MIGRATIONS)?;
-        lengthen_wal(connection, path)?;
-        filesystem::sync_folder(directory.root()).map_err(StoreError::write(directory.root()))?;
-    }
-    drop(guard);
-    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(&failed)?;
-    if mode != "wal" {
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
-    }
-    connection.pragma_update(None, "foreign_keys", true).map_err(&failed)?;
-    connection.pragma_update(None, "cell_size_check", true).map_err(&failed)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES).map_err(&failed)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(&failed)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(&failed)?;
-    Ok(())
-}
-
-/// Gives the WAL its blocks in advance: a sync that needs no new blocks takes half the time. SQLite reads a WAL up to
-/// the first frame that does not fit, so zeros behind the last one mean nothing to it.
-fn lengthen_wal(connection: &mut Connection, path: &Path) -> Result<()> {
-    // While the write lock is held nobody appends to the file.
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::sqlite(path))?;
-    let path = path.with_extension("db-wal");
-    let lengthen = || -> std::io::Result<()> {
-        let file = std::fs::OpenOptions::new().write(true).open(&path)?;
-        let length = file.metadata()?.len();
-        let missing = usize::try_from(WAL_ALLOCATED_BYTES.saturating_sub(length)).unwrap_or(0);
-        file.write_all_at(&vec![0; missing], length)?;
-        file.sync_all()
-    };
-    match lengthen() {
-        // It is only for speed: where there is no space for it, it is left out.
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
-        outcome => outcome.map_err(StoreError::write(&path))?,
-    }
-    drop(transaction);
-    Ok(())
-}
-
 pub(crate) fn random_id() -> Result<String> {
     let mut bytes = [0u8; 4];
     let filled =
@@ -1186,142 +698,12 @@ pub(crate) fn random_id() -> Result<String> {
     Ok(chain::hex(&bytes))
 }
 
-/// The next number of a counter.
-fn next(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<u64> {
-    transaction
-        .prepare_cached("UPDATE meta SET value = value + 1 WHERE name = ?1 RETURNING value")?
-        .query_row([name], |row| row.get(0))
-        .map(unsigned)
-}
-
-fn insert_plan(transaction: &Transaction<'_>, new: &NewRun<'_>) -> rusqlite::Result<i64> {
-    let sha256 = &new.created.plan_sha256;
-    let existing = transaction
-        .prepare_cached("SELECT id FROM plan WHERE sha256 = ?1")?
-        .query_row([sha256], |row| row.get(0))
-        .optional()?;
-    if let Some(plan) = existing {
-        return Ok(plan);
-    }
-    transaction.prepare_cached("INSERT INTO plan (sha256, name, bytes) VALUES (?1, ?2, ?3)")?.execute(params![
-        sha256,
-        new.created.plan_id,
-        new.plan_text.len() as i64
-    ])?;
-    let plan = transaction.last_insert_rowid();
-    let mut insert = transaction.prepare_cached("INSERT INTO plan_part (plan, part, text) VALUES (?1, ?2, ?3)")?;
-    let mut rest = new.plan_text;
-    for part in 0i64.. {
-        if rest.is_empty() {
-            break;
-        }
-        let (text, after) = rest.split_at(rest.floor_char_boundary(PLAN_PART_BYTES));
-        insert.execute(params![plan, part, text])?;
-        rest = after;
-    }
-    Ok(plan)
-}
-
-fn owned(transaction: &Transaction<'_>, run: RunId, owner: Epoch) -> rusqlite::Result<StoreError> {
-    let found = transaction
-        .query_row("SELECT pid, host, command FROM owner WHERE epoch = ?1", [owner.0 as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
-    let (pid, host, command) = found.unwrap_or((0, "this machine".to_owned(), "unknown".to_owned()));
-    Ok(StoreError::Owned { run, owner, pid, host, command })
-}
-
-const SELECT_RUNS: &str = "SELECT run.id, plan.name, plan.sha256, run.plan_path, run.status, run.created_at, \
-     run.started_at, run.ended_at, head.at, head.seq, run.labels, run.idempotency_key, run.retry_of, run.submitted_by, \
-     head.owner, head.epoch FROM run JOIN head ON head.log = run.id JOIN plan ON plan.id = run.plan";
-
-fn run_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<RunRow> {
-    let odd = |column: usize, what: String| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
-    };
-    let status: String = row.get(4)?;
-    let labels: String = row.get(10)?;
-    Ok(RunRow {
-        run: RunId(unsigned(row.get(0)?)),
-        plan_id: row.get(1)?,
-        plan_sha256: row.get(2)?,
-        plan_path: row.get(3)?,
-        phase: RunPhase::parse(&status).ok_or_else(|| odd(4, format!("`{status}` is no status")))?,
-        created_at: Time(row.get(5)?),
-        started_at: row.get::<_, Option<i64>>(6)?.map(Time),
-        ended_at: row.get::<_, Option<i64>>(7)?.map(Time),
-        last_at: Time(row.get(8)?),
-        last_seq: unsigned(row.get(9)?),
-        labels: serde_json::from_str(&labels).map_err(|error| odd(10, error.to_string()))?,
-        idempotency_key: row.get(11)?,
-        retry_of: row.get::<_, Option<i64>>(12)?.map(|run| RunId(unsigned(run))),
-        submitted_by: row.get(13)?,
-        owner: row.get::<_, Option<i64>>(14)?.map(|owner| Epoch(unsigned(owner))),
-        epoch: Epoch(unsigned(row.get(15)?)),
-    })
-}
-
-/// Why this append cannot be made to a log that ends like this.
-fn conflict(append: &Append<'_>, head: Option<&Head>) -> Option<Conflict> {
-    crate::conflict(append, head.map(|head| (Epoch(head.epoch), head.seq)))
-}
-
-/// The rows of an append, and the end of the log after it.
-fn encode<'a>(append: &Append<'a>, log: u64, head: Head, scratch: &mut Scratch) -> (Vec<Encoded<'a>>, Head) {
-    let mut last = head;
-    let mut start = scratch.payloads.len();
-    let Scratch { payloads, link } = scratch;
-    let mut seal = |columns: Columns<'a>, at: i64, payloads: &Vec<u8>| {
-        let Columns { kind, step, attempt } = columns;
-        last.seq += 1;
-        let payload = &payloads[start..];
-        last.hash = chain::link(&last.hash, &Row { log, seq: last.seq, at, kind, step, attempt, payload }, link);
-        start = payloads.len();
-        Encoded { columns, at, payload_end: start, hash: last.hash }
-    };
-    let encoded = match append.events {
-        Events::Run(events, graph) => events
-            .iter()
-            .map(|event| {
-                let columns = stored::encode(event, graph, payloads);
-                seal(columns, event.at.0, payloads)
-            })
-            .collect(),
-        Events::Locks(events) => events
-            .iter()
-            .map(|event| {
-                let columns = stored::encode_lock(event, payloads);
-                seal(columns, event.at.0, payloads)
-            })
-            .collect(),
-    };
-    (encoded, last)
-}
-
 /// Bytes that are UTF-8 already, bound as text without a check.
 struct Text<'a>(&'a [u8]);
 
 impl rusqlite::ToSql for Text<'_> {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
         Ok(rusqlite::types::ToSqlOutput::Borrowed(rusqlite::types::ValueRef::Text(self.0)))
-    }
-}
-
-enum AppendError {
-    Sqlite(rusqlite::Error),
-    Store(StoreError),
-}
-
-impl From<rusqlite::Error> for AppendError {
-    fn from(error: rusqlite::Error) -> Self {
-        AppendError::Sqlite(error)
-    }
-}
-
-impl From<StoreError> for AppendError {
-    fn from(error: StoreError) -> Self {
-        AppendError::Store(error)
     }
 }
 

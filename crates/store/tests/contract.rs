@@ -6,8 +6,8 @@ use baton_core::event::{SkipReason, StopReason};
 use baton_core::lock::LockEventKind;
 use baton_core::{Epoch, EventKind, Log, RunCreated, RunId, RunStatus, Time};
 use baton_store::{
-    Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, Outcome,
-    RunPhase, SqliteStore, Store, StoreError, abandoned,
+    Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, NewRun,
+    Outcome, RunPhase, SqliteStore, Store, StoreError, abandoned,
 };
 use support::*;
 
@@ -223,6 +223,55 @@ fn only_the_owner_of_the_epoch_writes() {
 }
 
 #[test]
+fn whoever_lost_a_run_writes_nothing_about_its_locks() {
+    on_both(|world| {
+        let graph = graph();
+        let first = world.store().register(&info(1)).unwrap();
+        let run = submit(world.store(), &created(), Some(first)).run();
+        let names = vec!["merge".to_owned()];
+        let granted = [lock(run, LockEventKind::Granted { names })];
+        let released = [lock(run, LockEventKind::Released { reason: None })];
+        let locks =
+            |epoch, events| Append { log: Log::Shared, epoch, expected_seq: None, events: Events::Locks(events) };
+        let outcome = commit(world.store(), vec![locks(first, &granted)]);
+        assert_eq!(outcome, Outcome::Committed { last_seqs: vec![1] });
+        let second = world.second_owner();
+        let error = world.store().shut_out(run, second).unwrap_err();
+        assert!(matches!(error, StoreError::Owned { pid: 1, .. }), "{error}");
+        world.crash();
+        // Somebody waits for the lock, and finds the owner dead.
+        let third = world.store().register(&info(3)).unwrap();
+        let epoch = world.store().shut_out(run, third).unwrap();
+        let reason = Conflict::Epoch { found: epoch };
+        let outcome = commit(world.store(), vec![locks(first, &granted)]);
+        assert_eq!(outcome, Outcome::Conflict { log: Log::Shared, reason });
+        let started = [at(1010, EventKind::RunStarted)];
+        let both = vec![run_append(run, first, None, &started, &graph), locks(first, &granted)];
+        assert_eq!(commit(world.store(), both), Outcome::Conflict { log: Log::Run(run), reason });
+        assert_eq!(replayed(world.store(), run).len(), 1);
+        assert_eq!(commit(world.store(), vec![locks(epoch, &released)]), Outcome::Committed { last_seqs: vec![2] });
+        // The run is as abandoned as before, and whoever takes it over shuts out whoever freed its locks.
+        assert_eq!(abandoned(world.store()).unwrap().iter().map(|row| row.run).collect::<Vec<_>>(), [run]);
+        let taken = world.store().acquire(run, third).unwrap();
+        assert!(taken > epoch);
+        let reason = Conflict::Epoch { found: taken };
+        assert_eq!(
+            commit(world.store(), vec![locks(epoch, &released)]),
+            Outcome::Conflict { log: Log::Shared, reason }
+        );
+        let completed =
+            [at(1030, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() })];
+        let both = vec![run_append(run, taken, None, &completed, &graph), locks(taken, &released)];
+        assert_eq!(commit(world.store(), both), Outcome::Committed { last_seqs: vec![2, 3] });
+        assert_eq!(commit(world.store(), vec![locks(taken, &released)]), Outcome::Committed { last_seqs: vec![4] });
+        assert!(world.store().shut_out(run, third).is_ok(), "an owner may die between the end and what it still has");
+        let unknown = [lock(RunId(77), LockEventKind::Released { reason: None })];
+        let outcome = commit(world.store(), vec![locks(taken, &unknown)]);
+        assert_eq!(outcome, Outcome::Conflict { log: Log::Shared, reason: Conflict::Ended });
+    });
+}
+
+#[test]
 fn a_run_whose_owner_died_is_abandoned_and_one_that_nobody_took_is_not() {
     on_both(|world| {
         let owner = world.store().register(&info(1)).unwrap();
@@ -252,6 +301,23 @@ fn a_second_submit_with_the_same_key_answers_with_the_first_run() {
         world.crash();
         assert_eq!(submit(world.store(), &keyed, None), Created::Existing { run: first.run() });
         assert_eq!(world.store().runs(&Filter::default()).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_run_that_refers_to_one_that_is_gone_is_not_submitted() {
+    on_both(|world| {
+        let first = submit(world.store(), &created(), None).run();
+        let gone = Some(RunId(first.0 + 10));
+        let retry = RunCreated { retry_of: gone, ..created() };
+        let user = RunCreated { retry_of: Some(first), outputs_from: gone, ..created() };
+        for fixed in [&retry, &user] {
+            let new = NewRun { created: fixed, plan_text: PLAN, at: Time(1000) };
+            assert_eq!(world.store().create_run(&new, None).unwrap_err().code(), "no-such-run");
+        }
+        assert_eq!(world.store().runs(&Filter::default()).unwrap().len(), 1);
+        let good = RunCreated { retry_of: Some(first), outputs_from: Some(first), ..created() };
+        assert_eq!(submit(world.store(), &good, None).run(), RunId(first.0 + 1), "a refusal takes no number");
     });
 }
 

@@ -3,6 +3,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use baton_core::action::Artifact;
 use baton_core::event::StopReason;
@@ -11,8 +12,8 @@ use baton_core::{
     AttemptEnd, Epoch, EventKind, ExitCause, Log, Millis, Output, RunCreated, RunId, RunStatus, StepIndex, Time,
 };
 use baton_store::{
-    Access, Append, ArtifactIntake, Command, DataDir, Events, Filter, GcPolicy, NewRun, Outcome, Piece, SqliteStore,
-    Store, abandoned, doctor, restore, sha256_hex,
+    Access, Append, ArtifactIntake, Command, DamagedFile, DamagedRuns, DataDir, Events, Filter, GcPolicy, NewRun,
+    Outcome, Piece, SqliteStore, Store, abandoned, doctor, restore, sha256_hex,
 };
 use rusqlite::Connection;
 use support::*;
@@ -284,6 +285,43 @@ fn looking_makes_nothing_and_sees_what_others_commit() {
 }
 
 #[test]
+fn whoever_looks_at_a_database_that_another_has_to_itself_is_told_after_the_wait() {
+    let disk = Disk::new();
+    whole_run(&mut disk.open());
+    // All of the database is its own only where nobody has it open.
+    let alone = Connection::open(disk.directory.database()).unwrap();
+    let text = |sql: &str| alone.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    text("PRAGMA journal_mode = DELETE");
+    let mut reader = disk.look();
+    reader.set_wait(Duration::from_millis(20)).unwrap();
+    alone.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let error = reader.runs(&Filter::default()).unwrap_err();
+    assert_eq!(error.code(), "store-busy");
+    assert!(error.to_string().contains("baton.db"), "{error}");
+    alone.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(reader.runs(&Filter::default()).unwrap().len(), 1);
+}
+
+#[test]
+fn an_append_to_a_busy_database_changes_nothing_and_can_be_made_again() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let owner = store.register(&info(1)).unwrap();
+    let run = submit(&mut store, &created(), Some(owner)).run();
+    let busy = Connection::open(disk.directory.database()).unwrap();
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.set_wait(Duration::from_millis(20)).unwrap();
+    let (graph, events) = (graph(), [at(1010, EventKind::RunStarted)]);
+    for _ in 0..2 {
+        let error = store.append(&[group(vec![run_append(run, owner, Some(1), &events, &graph)])]).unwrap_err();
+        assert_eq!(error.code(), "store-busy");
+    }
+    drop(busy);
+    let outcome = commit(&mut store, vec![run_append(run, owner, Some(1), &events, &graph)]);
+    assert_eq!(outcome, Outcome::Committed { last_seqs: vec![2] });
+}
+
+#[test]
 fn of_two_processes_that_resume_one_run_one_wins_and_the_other_is_told_who() {
     let disk = Disk::new();
     let mut first = disk.open();
@@ -320,6 +358,9 @@ fn a_paused_owner_whose_run_was_taken_cannot_write_even_if_it_remembers_the_log_
     let outcome = commit(&mut paused, vec![run_append(run, owner, Some(2), &late, &graph)]);
     let reason = baton_store::Conflict::Epoch { found: epoch };
     assert_eq!(outcome, Outcome::Conflict { log: Log::Run(run), reason });
+    let released = [lock(run, LockEventKind::Released { reason: None })];
+    let shared = Append { log: Log::Shared, epoch: owner, expected_seq: None, events: Events::Locks(&released) };
+    assert_eq!(commit(&mut paused, vec![shared]), Outcome::Conflict { log: Log::Shared, reason });
     assert_eq!(replayed(&other, run).len(), 2);
 }
 
@@ -467,8 +508,8 @@ fn a_backup_of_a_store_in_use_is_restored_whole_and_under_another_name() {
     let later = submit(&mut store, &created(), None).run();
 
     let to = DataDir::at(disk.path("elsewhere/.baton"));
-    let restored = restore(&backup, &to).unwrap();
-    assert_eq!((restored.backup, restored.replaced), (made, None));
+    let restored = restore(&backup, &to, DamagedRuns::Refuse).unwrap();
+    assert_eq!((restored.backup, restored.left_out, restored.replaced), (made, vec![], None));
     let copy = SqliteStore::open(&to, Access::Write).unwrap();
     assert_eq!(replayed(&copy, run), replayed(&store, run));
     assert_eq!(copy.run(later).unwrap_err().code(), "no-such-run");
@@ -497,15 +538,62 @@ fn a_damaged_backup_is_refused_before_anything_is_touched() {
         let middle = bad.len() / 2;
         bad[middle] ^= 1;
         std::fs::write(&file, &bad).unwrap();
-        let error = restore(&backup, &to).unwrap_err();
+        let error = restore(&backup, &to, DamagedRuns::Refuse).unwrap_err();
         assert_eq!(error.code(), "damaged-file", "{}", file.display());
         assert!(!to.exists());
         std::fs::write(&file, &good).unwrap();
     }
     std::fs::rename(backup.join("manifest.json"), disk.path("hidden")).unwrap();
-    assert_eq!(restore(&backup, &to).unwrap_err().code(), "refused");
+    assert_eq!(restore(&backup, &to, DamagedRuns::Refuse).unwrap_err().code(), "refused");
     std::fs::rename(disk.path("hidden"), backup.join("manifest.json")).unwrap();
-    restore(&backup, &to).unwrap();
+    restore(&backup, &to, DamagedRuns::Refuse).unwrap();
+}
+
+#[test]
+fn a_backup_tells_which_runs_are_damaged_and_is_restored_without_them() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let (good, _) = run_with_files(&disk, &mut store, 2_000, "good");
+    let (log, _) = run_with_files(&disk, &mut store, 2_000, "log");
+    let (output, _) = run_with_files(&disk, &mut store, 2_000, "output");
+    let (artifact, changed) = run_with_files(&disk, &mut store, 2_000, "artifact");
+    let (missing, removed) = run_with_files(&disk, &mut store, 2_000, "missing");
+    let owner = store.owners().unwrap()[0].epoch;
+    let open = submit(&mut store, &RunCreated { outputs_from: Some(log), ..created() }, Some(owner)).run();
+    let names = vec!["merge".to_owned()];
+    let events = [lock(open, LockEventKind::Granted { names })];
+    let held = Append { log: Log::Shared, epoch: owner, expected_seq: None, events: Events::Locks(&events) };
+    commit(&mut store, vec![held]);
+    store.push_command(open, &Command::Cancel { by: "ada".to_owned(), hurry: false }, Time(5)).unwrap();
+    disk.tamper(&format!("UPDATE event SET at = at + 1 WHERE key = ({log} << 32) + 2"));
+    std::fs::write(disk.directory.output(output), "torn").unwrap();
+    std::fs::write(store.artifact(&changed).unwrap(), "Artifact").unwrap();
+    std::fs::remove_file(store.artifact(&removed).unwrap()).unwrap();
+
+    let backup = disk.path("backup");
+    let made = store.backup(&backup).unwrap();
+    let damaged: Vec<RunId> = made.damage.iter().flat_map(|damage| damage.runs.clone()).collect();
+    assert_eq!(std::collections::BTreeSet::from_iter(damaged), [log, output, artifact, missing].into());
+    let to = DataDir::at(disk.path("elsewhere"));
+    let error = restore(&backup, &to, DamagedRuns::Refuse).unwrap_err();
+    assert_eq!(error.code(), "refused");
+    assert!(error.to_string().contains("run 2 and run 3 and run 4 and run 5 in the backup"), "{error}");
+    assert!(error.to_string().contains("--without-damaged"), "{error}");
+    assert!(!to.exists());
+
+    let restored = restore(&backup, &to, DamagedRuns::LeaveOut).unwrap();
+    assert_eq!(restored.left_out, [log, output, artifact, missing, open]);
+    let mut copy = SqliteStore::open(&to, Access::Write).unwrap();
+    assert_eq!(copy.runs(&Filter::default()).unwrap().iter().map(|row| row.run).collect::<Vec<_>>(), [good]);
+    assert_eq!(replayed(&copy, good), replayed(&store, good));
+    let report = copy.doctor().unwrap();
+    assert!(report.is_healthy(), "{report:?}");
+    let mut locks = baton_core::lock::LockTable::default();
+    copy.lock_events(0, &mut |event| locks.apply(&event)).unwrap();
+    assert_eq!(locks.held().count(), 0, "nobody is left to let go of it");
+    assert!(submit(&mut copy, &created(), None).run() > open, "a number is never used again");
+    // A new artefact of this content must not be taken for the damaged one.
+    assert!(!to.root().join(format!("artifacts/{}/{}", &changed[..2], &changed[2..])).exists());
 }
 
 #[test]
@@ -516,10 +604,10 @@ fn a_restore_moves_an_unused_store_aside_and_refuses_one_in_use() {
     let backup = disk.path("backup");
     store.backup(&backup).unwrap();
     submit(&mut store, &created(), None);
-    let error = restore(&backup, &disk.directory).unwrap_err();
+    let error = restore(&backup, &disk.directory, DamagedRuns::Refuse).unwrap_err();
     assert!(error.to_string().contains("process 1 drives runs"), "{error}");
     drop(store);
-    let restored = restore(&backup, &disk.directory).unwrap();
+    let restored = restore(&backup, &disk.directory, DamagedRuns::Refuse).unwrap();
     let replaced = DataDir::at(restored.replaced.unwrap());
     assert_eq!(SqliteStore::open(&replaced, Access::Read).unwrap().runs(&Filter::default()).unwrap().len(), 2);
     let store = disk.open();
@@ -540,7 +628,7 @@ fn a_database_that_has_lost_what_was_written_last_is_known_by_the_exports() {
     }
     std::fs::copy(early.join("baton.db"), disk.directory.database()).unwrap();
     let examined = baton_store::doctor(&disk.directory).unwrap();
-    let [(path, problem)] = &examined.damaged_files[..] else { panic!("{examined:?}") };
+    let [DamagedFile { path, problem, .. }] = &examined.damaged_files[..] else { panic!("{examined:?}") };
     assert_eq!(*path, disk.directory.run(run));
     assert!(problem.contains("has lost what was written last"), "{problem}");
     let mut store = disk.open();
@@ -631,6 +719,45 @@ fn the_doctor_finds_damaged_missing_and_forgotten_files() {
     assert!(report.tables.iter().any(|(name, bytes)| name == "event" && *bytes > 0));
     assert_eq!((report.runs, report.events), (2, 6));
     assert_eq!(report.owners.len(), 1);
+}
+
+#[test]
+fn the_doctor_reads_all_output_that_events_refer_to_and_names_the_run() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    run_with_files(&disk, &mut store, 2_000, "one");
+    let (run, _) = run_with_files(&disk, &mut store, 2_000, "two");
+    let path = disk.directory.output(run);
+    let good = std::fs::read(&path).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let cases = [
+        ("a byte of its data", Some(flipped(good.len() / 2)), Some("50000 bytes of it cannot be read, in 1 place")),
+        ("a byte of a header", Some(flipped(5)), Some("the first at byte 0")),
+        ("its end is gone", Some(good[..good.len() - 1].to_vec()), Some("cannot be read")),
+        ("it is empty", Some(Vec::new()), Some("50036 bytes of it cannot be read")),
+        ("it is gone", None, Some("it is missing")),
+        ("an unfinished end that no event knows", Some([&good[..], b"BOUT torn"].concat()), None),
+        ("a damaged chunk that no event knows", Some([&good[..], &flipped(100)].concat()), None),
+    ];
+    for (name, bytes, problem) in cases {
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let report = doctor(&disk.directory).unwrap();
+        let Some(words) = problem else {
+            assert!(report.is_healthy(), "{name}: {report:?}");
+            continue;
+        };
+        let [found] = &report.damaged_files[..] else { panic!("{name}: {report:?}") };
+        assert_eq!((&found.path, &found.runs[..]), (&path, &[run][..]), "{name}");
+        assert!(found.problem.contains(words), "{name}: {}", found.problem);
+        assert!(!report.is_healthy());
+    }
 }
 
 #[test]

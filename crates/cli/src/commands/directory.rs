@@ -1,10 +1,11 @@
 //! Looking after the data directory: its health, copies of it, and its size.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use baton_core::{Log, Millis};
+use baton_core::{Log, Millis, RunId};
 use baton_engine::Clock;
-use baton_store::{Access, Doctor, GcPolicy, GcReport, SqliteStore};
+use baton_store::{Access, Damage, DamagedRuns, Doctor, GcPolicy, GcReport, SqliteStore};
 use serde_json::{Value, json};
 
 use super::{data_dir, of_store, open_to_change, open_to_look, tell_abandoned};
@@ -43,7 +44,7 @@ fn doctor_json(found: &Doctor) -> Value {
     let files: Vec<Value> = found
         .damaged_files
         .iter()
-        .map(|(path, problem)| json!({ "path": path.display().to_string(), "problem": problem }))
+        .map(|file| json!({ "path": file.path.display().to_string(), "runs": file.runs, "problem": file.problem }))
         .collect();
     let owners: Vec<Value> = found
         .owners
@@ -108,8 +109,9 @@ fn doctor_text(found: &Doctor) -> String {
     for log in &found.damaged_logs {
         out += &format!("DAMAGED {}: {}\n", log_word(log.log), escape::one_line(&log.problem));
     }
-    for (path, problem) in &found.damaged_files {
-        out += &format!("DAMAGED {}: {}\n", path.display(), escape::one_line(problem));
+    for file in &found.damaged_files {
+        let runs: String = file.runs.iter().map(|run| format!("run {run}, ")).collect();
+        out += &format!("DAMAGED {runs}{}: {}\n", file.path.display(), escape::one_line(&file.problem));
     }
     if !found.orphans.is_empty() {
         let count = words::counted(found.orphans.len() as u64, "file", "files");
@@ -126,26 +128,57 @@ pub fn backup(given: Given<'_>, face: &mut Face) -> Answer {
     let made = store.backup(folder).map_err(of_store)?;
     if face.is_json() {
         let path = folder.display().to_string();
-        face.document(&json!({ "folder": path, "runs": made.runs, "files": made.files, "bytes": made.bytes }));
+        let damage: Vec<Value> =
+            made.damage.iter().map(|damage| json!({ "runs": damage.runs, "problem": damage.problem })).collect();
+        face.document(&json!({ "folder": path, "runs": made.runs, "files": made.files, "bytes": made.bytes,
+            "damage": damage }));
     } else if !face.quiet {
         let runs = words::counted(made.runs, "run", "runs");
         face.text(&format!("copied {runs}, {}, to {}\n", words::bytes(made.bytes), folder.display()));
     }
-    Ok(EXIT_OK)
+    if made.damage.is_empty() { Ok(EXIT_OK) } else { Err(damaged_backup(folder, made.damage)) }
+}
+
+/// The copy was made, and not all of it can be trusted.
+fn damaged_backup(folder: &Path, damage: Vec<Damage>) -> Failure {
+    let folder = folder.display();
+    let runs: BTreeSet<RunId> = damage.iter().flat_map(|damage| damage.runs.iter().copied()).collect();
+    let mut names: Vec<String> = runs.iter().take(MAX_LISTED).map(|run| format!("run {run}")).collect();
+    if runs.len() > MAX_LISTED {
+        names.push(format!("{} more", runs.len() - MAX_LISTED));
+    }
+    let is_whole = damage.iter().any(|damage| damage.runs.is_empty());
+    if is_whole {
+        names.insert(0, "the store as a whole".to_owned());
+    }
+    let message = format!("the copy in `{folder}` is made, but in it, as in the original, this is damaged: ");
+    let mut failure = Failure::new("backup-damaged", EXIT_REFUSED, message + &names.join(", "));
+    failure.causes = damage.into_iter().take(MAX_LISTED).map(|damage| damage.problem).collect();
+    failure.hint(if is_whole {
+        "`baton restore` refuses it; keep an older backup, and see `baton doctor`".to_owned()
+    } else {
+        format!("all the other runs are good: `baton restore {folder} --without-damaged` lays them back")
+    })
 }
 
 /// `baton restore`.
 pub fn restore(given: Given<'_>, face: &mut Face) -> Answer {
     let folder = given.path("folder").unwrap_or(Path::new("."));
     let directory = data_dir(given)?;
-    let restored = baton_store::restore(folder, &directory).map_err(of_store)?;
+    let damaged = if given.flag("without-damaged") { DamagedRuns::LeaveOut } else { DamagedRuns::Refuse };
+    let restored = baton_store::restore(folder, &directory, damaged).map_err(of_store)?;
     let replaced = restored.replaced.as_ref().map(|path| path.display().to_string());
     if face.is_json() {
         face.document(&json!({ "data_dir": directory.root().display().to_string(), "runs": restored.backup.runs,
-            "files": restored.backup.files, "bytes": restored.backup.bytes, "replaced": replaced }));
+            "files": restored.backup.files, "bytes": restored.backup.bytes, "left_out": restored.left_out,
+            "replaced": replaced }));
     } else if !face.quiet {
         let runs = words::counted(restored.backup.runs, "run", "runs");
         face.text(&format!("verified and laid back {runs} at {}\n", directory.root().display()));
+        if !restored.left_out.is_empty() {
+            let names: Vec<String> = restored.left_out.iter().map(ToString::to_string).collect();
+            face.text(&format!("left out, because they are damaged or need one that is: {}\n", names.join(", ")));
+        }
         if let Some(replaced) = replaced {
             face.text(&format!("what was there before is now in {replaced}\n"));
         }

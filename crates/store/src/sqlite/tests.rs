@@ -1,9 +1,10 @@
 //! Full disks and lost trust: what needs a look inside.
 
-use baton_core::GraphBuilder;
 use baton_core::graph::StepShape;
+use baton_core::{AttemptEnd, EventKind, GraphBuilder};
 
 use super::*;
+use crate::{Append, Events};
 
 struct Disk {
     _scratch: tempfile::TempDir,
