@@ -344,7 +344,9 @@ impl Dice {
 
 const YAML: &str = "plan_id: p\nvars: {A: a, B: '${A}'}\nsla: 1h30m\ninputs: {n: {type: integer, minimum: 1, default: 2}, \
     l: {type: array, items: {type: string, pattern: '^[a-z]+$'}, uniqueItems: true, default: [a, b]}}\n\
-    outputs: {o: ['${{ inputs.l }}', '${{ steps.a.outputs.n }}']}\nfinally: [{id: z, command: x, condition: run.status != ''}]\nglobals: {env: {X: '${B:-c}'}}\nlocks: ['m_${A}']\nsteps:\n\
+    outputs: {o: ['${{ inputs.l }}', '${{ steps.a.outputs.n }}']}\n\
+    finally: [{id: z, command: x, condition: run.status != ''}]\n\
+    globals: {env: {X: '${B:-c}'}}\nlocks: ['m_${A}']\nsteps:\n\
     - id: a\n  command: echo\n  outputs: {n: {type: [integer, 'null'], default: null}}\n  args: ['${A}', 5, \"\\u00fc\\n\"]\n  on_failure: fallback_step\n  fallback_step: f\n\
     - id: b-c\n  shell: true\n  command: |\n    echo ${A}\n  depends_on: [a]\n  condition: steps.a.status == 'x'\n\
     - {id: d, uses: act, with: {k: [1, '${{ steps[''b-c''].outputs.n }}']}, depends_on: [b-c], consumes: [r]}\n\

@@ -1863,7 +1863,8 @@ fn missing_inputs_are_all_told_with_what_they_take() {
 fn what_is_given_has_to_fit() {
     let plan = "plan_id: p\nvars: {V: v}\ninputs:\n  count: {type: integer, minimum: 2, default: 2}\n  \
                 flag: {type: boolean, default: true}\n  names: {type: array, items: {type: string}, default: []}\n  \
-                mode: {type: string, enum: [fast, careful], default: fast}\n  small: {type: string, maxLength: 3, default: ''}\n\
+                mode: {type: string, enum: [fast, careful], default: fast}\n  \
+                small: {type: string, maxLength: 3, default: ''}\n\
                 steps: [{id: a, command: x}]\n";
     let source = Source::new("plan.yaml", plan);
     let given: [(&str, Given); 9] = [

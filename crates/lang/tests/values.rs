@@ -102,8 +102,10 @@ fn every_keyword_holds() {
 }
 
 const INPUTS: &str = "plan_id: p\nvars: {V: v}\ninputs:\n  count: {type: integer, default: 2}\n  \
-    names: {type: array, items: {type: string}, default: [a, b c]}\n  who: {type: string, description: Whom to greet}\n  \
-    config: {type: object, default: {deep: {er: 1.5}}}\nsteps:\n- id: a\n  command: echo\n  args: ['${{ inputs.names }}', \
+    names: {type: array, items: {type: string}, default: [a, b c]}\n  \
+    who: {type: string, description: Whom to greet}\n  \
+    config: {type: object, default: {deep: {er: 1.5}}}\nsteps:\n- id: a\n  command: echo\n  \
+    args: ['${{ inputs.names }}', \
     'x${{ inputs.count + 1 }}', \"${{ inputs['who'] + vars.V }}\", '${{ has(inputs.config.deep.er) }} \
     ${{ has(inputs.config.no.no) }}', '${{ size(inputs) }}', '${{ run.id }} ${V} ${{ inputs.count }}']\n\
     - {id: b, command: x, condition: inputs.count > 1, args: ['${{ inputs.names[9] }}']}\n";
