@@ -39,7 +39,7 @@ pub(crate) fn inputs(data: &Data, options: &Options, problems: &mut Problems) ->
     for (name, declared) in data.inputs.iter().filter(|(_, declared)| declared.is_sound) {
         let name = data.str(*name);
         let value = match (options.vars.get(name), &declared.default) {
-            (None, Some(default)) => default.clone(),
+            (None, Some(default)) => declared.schema.with_whole_numbers(default.clone()),
             (None, None) if options.only_looking => continue,
             (None, None) => {
                 problems.push(missing(name, declared));
@@ -94,7 +94,7 @@ fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> 
             problem.hint = hint_for_text(schema, text);
         }
     }
-    fits.then_some(value)
+    fits.then(|| schema.with_whole_numbers(value))
 }
 
 /// The value that a text stands for: itself where the schema takes text, else what it is as JSON; `None`: that is

@@ -88,7 +88,7 @@ impl Compiled {
                 }
             };
             check_value(schema, &value, &Path::new("outputs").name(name), &mut findings);
-            outputs.insert(name.to_owned(), value);
+            outputs.insert(name.to_owned(), schema.with_whole_numbers(value));
         }
         findings.into_text().map(|()| outputs)
     }

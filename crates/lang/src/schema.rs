@@ -182,6 +182,40 @@ impl Schema {
         self.types == 0 || self.allows(Type::String)
     }
 
+    /// The value with whole numbers written as such where the schema wants them: `1.0` is an integer to JSON Schema,
+    /// and in an expression it would be none. How deep values nest is bounded where they are read.
+    pub(crate) fn with_whole_numbers(&self, mut value: Value) -> Value {
+        match &mut value {
+            Value::Number(number) if self.allows(Type::Integer) && !self.allows(Type::Number) => {
+                if let Some(whole) = whole(number).and_then(|whole| i64::try_from(whole).ok()) {
+                    *number = whole.into();
+                }
+            }
+            Value::Array(items) => {
+                for rule in &self.rules {
+                    if let Rule::Items(schema) = rule {
+                        items.iter_mut().for_each(|item| *item = schema.with_whole_numbers(item.take()));
+                    }
+                }
+            }
+            Value::Object(fields) => {
+                for rule in &self.rules {
+                    let Rule::Fields(known, others) = rule else { continue };
+                    for (name, field) in fields.iter_mut() {
+                        let schema = match (known.get(name), others) {
+                            (Some(schema), _) => schema,
+                            (None, Others::Schema(schema)) => schema,
+                            (None, Others::Any | Others::None) => continue,
+                        };
+                        *field = schema.with_whole_numbers(field.take());
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+        value
+    }
+
     /// Whether nothing but lists and maps can fit.
     pub(crate) fn takes_only_structure(&self) -> bool {
         self.types != 0
