@@ -23,7 +23,7 @@ pub mod stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use baton_core::lock::LockEvent;
+use baton_core::lock::{LockEvent, LockTable};
 use baton_core::{Epoch, Event, Graph, Log, RunCreated, RunId, RunStatus, Time};
 use serde_json::{Map, Value};
 
@@ -95,8 +95,9 @@ pub trait Store {
     /// last event's number.
     fn replay(&self, run: RunId, graph: &Graph, each: &mut dyn FnMut(Event)) -> Result<u64>;
 
-    /// Hands every event of the shared log after `after_seq` to `each`; answers with the last event's number.
-    fn lock_events(&self, after_seq: u64, each: &mut dyn FnMut(LockEvent)) -> Result<u64>;
+    /// Folds every event of the shared log after `after_seq` into `table`; answers with the last event's number. From 0
+    /// on the hash chain is verified on the way.
+    fn follow_locks(&self, table: &mut LockTable, after_seq: u64) -> Result<u64>;
 
     /// Leaves a command for the owner of a run and wakes it.
     fn push_command(&mut self, run: RunId, command: &Command, at: Time) -> Result<CommandId>;
