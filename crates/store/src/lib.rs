@@ -62,15 +62,15 @@ pub trait Store {
     /// Every owner that is known, and whether it is alive.
     fn owners(&self) -> Result<Vec<OwnerRow>>;
 
-    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one. The
-    /// runs that it refers to must be there, and stay as long as it needs them.
+    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one.
+    /// The runs that it refers to must be there, and stay as long as it needs them.
     fn create_run(&mut self, new: &NewRun<'_>, owner: Option<Epoch>) -> Result<Created>;
 
     /// Takes over a run that has no living owner. The answer is the epoch for every [`Append`] to this run.
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
 
-    /// Shuts the dead owner of a run out for good: it can append neither to the run nor about its locks any more. The run
-    /// stays abandoned. The answer is the epoch for what `owner`, who needs the locks, appends about them.
+    /// Shuts the dead owner of a run out for good: it can append neither to the run nor about its locks any more. The
+    /// run stays abandoned. The answer is the epoch for what `owner`, who needs the locks, appends about them.
     fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
 
     /// Writes all groups in one transaction with one sync. A group is written whole or not at all.
