@@ -414,3 +414,33 @@ fn signals_are_heard_while_the_database_is_busy() {
     let resumed = place.baton("resume 2");
     assert_eq!(resumed.exit, 0, "{resumed:?}");
 }
+
+#[test]
+fn an_owner_that_was_thought_dead_writes_no_more_after_others_had_its_locks() {
+    let place = Place::new();
+    place.write("plan.yaml", &format!("{GATED}locks: [release]\n"));
+    place.write("other.yaml", &format!("{PLAN}locks: [release]\n"));
+    let mut run = place.start("run plan.yaml");
+    run.wait_for("[b] up");
+    run.signal("STOP");
+    // Somebody breaks the rules: the lock file goes while its owner lives.
+    for entry in fs::read_dir(place.file(".baton/owners")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "lock") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let other = place.baton("run other.yaml");
+    assert_eq!(other.exit, 0, "{other:?}");
+    let known = place.baton("events 1").stdout;
+    assert!(known.contains("step_started"), "{known}");
+    run.signal("CONT");
+    let ended = run.end();
+    assert_eq!(ended.exit, 3, "{ended:?}");
+    assert!(ended.stderr.contains("error[run-taken-over]"), "{ended:?}");
+    assert_eq!(place.baton("events 1").stdout, known, "nothing was written");
+    assert_eq!(place.json("locks")["held"], serde_json::json!([]));
+    place.write("gate", "");
+    let resumed = place.baton("resume 1");
+    assert_eq!(resumed.exit, 0, "{resumed:?}");
+}

@@ -717,8 +717,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
 
     /// Takes in what happened to the shared locks since the last look.
     fn follow_locks(&mut self) -> Result<(), EngineError> {
-        let locks = &mut self.locks;
-        self.locks_seq = self.store.lock_events(self.locks_seq, &mut |event| locks.apply(&event))?;
+        self.locks_seq = self.store.follow_locks(&mut self.locks, self.locks_seq)?;
         Ok(())
     }
 

@@ -162,7 +162,7 @@ pub fn inspect(store: &dyn Store, run: RunId) -> Result<Inspection, EngineError>
     let situation = situation(&row, owner.as_ref());
     let loaded = load(store, run)?;
     let mut locks = baton_core::lock::LockTable::default();
-    store.lock_events(0, &mut |event| locks.apply(&event))?;
+    store.follow_locks(&mut locks, 0)?;
     Ok(Inspection { row, loaded, locks, owner, situation })
 }
 

@@ -147,6 +147,7 @@ impl SqliteStore {
         self.remove_rows_of_removed_runs()?;
         let runs = self.remove_runs(&mut chosen)?;
         self.remove_plans()?;
+        self.fold_locks()?;
         self.remove_orphans()?;
         let artifacts = self.sweep_artifacts()?;
         self.give_back_pages()?;
@@ -198,7 +199,7 @@ impl SqliteStore {
             }
         }
         let mut locks = LockTable::default();
-        self.lock_events(0, &mut |event| locks.apply(&event))?;
+        self.follow_locks(&mut locks, 0)?;
         for row in rows.iter().filter(|row| chosen.doomed.contains(&row.run)) {
             let holders: BTreeSet<_> = locks.held_in(row.run).chain(locks.waiting_in(row.run)).cloned().collect();
             let kind = LockEventKind::Released { reason: Some("its run was left out of a restore".to_owned()) };
@@ -268,7 +269,7 @@ impl SqliteStore {
     /// Removes the events and the artefacts' rows of runs that are gone, a bounded part in each transaction.
     fn remove_rows_of_removed_runs(&mut self) -> Result<()> {
         for log in self.logs_without_run()? {
-            while self.in_turn(|store| store.remove_some_events(log))? {}
+            while self.in_turn(|store| store.remove_some_events(log, u64::from(u32::MAX)))? {}
         }
         let runs: Vec<i64> = self
             .connection()
@@ -298,12 +299,13 @@ impl SqliteStore {
         Ok(logs)
     }
 
-    /// Answers whether there was something to remove.
-    fn remove_some_events(&mut self, log: u64) -> Result<bool> {
+    /// Removes a bounded number of the events of a log up to the one with this number. Answers whether there was
+    /// something to remove.
+    pub(crate) fn remove_some_events(&mut self, log: u64, last_seq: u64) -> Result<bool> {
         let failed = self.failed();
         self.write(|transaction| {
             let remove = || -> rusqlite::Result<bool> {
-                let (first, end) = (schema::key(log, 0), schema::key(log, u64::from(u32::MAX)));
+                let (first, end) = (schema::key(log, 0), schema::key(log, last_seq));
                 let mut select = transaction.prepare_cached(
                     "SELECT key, octet_length(payload) FROM event WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
                 )?;
@@ -372,7 +374,7 @@ impl SqliteStore {
     }
 
     /// Does something that keeps others from writing, then leaves the database to them for as long as it took.
-    fn in_turn<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn in_turn<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let started = Instant::now();
         let outcome = work(self)?;
         self.maintain()?;

@@ -23,7 +23,7 @@ pub mod stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use baton_core::lock::LockEvent;
+use baton_core::lock::{LockEvent, LockTable};
 use baton_core::{Epoch, Event, Graph, Log, RunCreated, RunId, RunStatus, Time};
 use serde_json::{Map, Value};
 
@@ -62,15 +62,15 @@ pub trait Store {
     /// Every owner that is known, and whether it is alive.
     fn owners(&self) -> Result<Vec<OwnerRow>>;
 
-    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one. The
-    /// runs that it refers to must be there, and stay as long as it needs them.
+    /// Submits a run, or answers with the run that has the same idempotency key. Without an owner it waits for one.
+    /// The runs that it refers to must be there, and stay as long as it needs them.
     fn create_run(&mut self, new: &NewRun<'_>, owner: Option<Epoch>) -> Result<Created>;
 
     /// Takes over a run that has no living owner. The answer is the epoch for every [`Append`] to this run.
     fn acquire(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
 
-    /// Shuts the dead owner of a run out for good: it can append neither to the run nor about its locks any more. The run
-    /// stays abandoned. The answer is the epoch for what `owner`, who needs the locks, appends about them.
+    /// Shuts the dead owner of a run out for good: it can append neither to the run nor about its locks any more. The
+    /// run stays abandoned. The answer is the epoch for what `owner`, who needs the locks, appends about them.
     fn shut_out(&mut self, run: RunId, owner: Epoch) -> Result<Epoch>;
 
     /// Writes all groups in one transaction with one sync. A group is written whole or not at all.
@@ -95,8 +95,9 @@ pub trait Store {
     /// last event's number.
     fn replay(&self, run: RunId, graph: &Graph, each: &mut dyn FnMut(Event)) -> Result<u64>;
 
-    /// Hands every event of the shared log after `after_seq` to `each`; answers with the last event's number.
-    fn lock_events(&self, after_seq: u64, each: &mut dyn FnMut(LockEvent)) -> Result<u64>;
+    /// Folds every event of the shared log after `after_seq` into `table`; answers with the last event's number. From 0
+    /// on the hash chain is verified on the way.
+    fn follow_locks(&self, table: &mut LockTable, after_seq: u64) -> Result<u64>;
 
     /// Leaves a command for the owner of a run and wakes it.
     fn push_command(&mut self, run: RunId, command: &Command, at: Time) -> Result<CommandId>;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_core::lock::LockEvent;
+use baton_core::lock::LockTable;
 use baton_core::{Epoch, Event, EventKind, Graph, Log, RunCreated, RunId, Time};
 
 use crate::stored::{self, Columns, StoredColumns};
@@ -386,12 +386,12 @@ impl Store for MemoryStore {
         Ok(log.seq)
     }
 
-    fn lock_events(&self, after_seq: u64, each: &mut dyn FnMut(LockEvent)) -> Result<u64> {
+    fn follow_locks(&self, table: &mut LockTable, after_seq: u64) -> Result<u64> {
         let Some(log) = self.logs.get(&0) else { return Ok(0) };
         let from = usize::try_from(after_seq).unwrap_or(usize::MAX);
         for (seq, row) in (after_seq + 1..).zip(log.rows.iter().skip(from)) {
             let damaged = |detail| StoreError::DamagedLog { log: Log::Shared, seq, detail };
-            each(stored::decode_lock(&row.columns()).map_err(damaged)?);
+            table.apply(&stored::decode_lock(&row.columns()).map_err(damaged)?);
         }
         Ok(log.seq)
     }

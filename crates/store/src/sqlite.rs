@@ -1,6 +1,7 @@
 //! The store in SQLite: one connection of this process writes, every append is one synced transaction.
 
 mod append;
+mod locks;
 mod owners;
 mod prepare;
 mod rows;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use baton_core::lock::LockEvent;
+use baton_core::lock::LockTable;
 use baton_core::{Epoch, Event, Graph, Log, Output, RunCreated, RunId, StepIndex, Time};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -24,7 +25,7 @@ use crate::chain::{self, Hash, Row};
 use crate::export::{self, Exporter};
 use crate::output::{self, OutputLimits, OutputWriter, Piece};
 use crate::owner::{self, Liveness, OwnerFiles};
-use crate::stored::{self, StoredColumns};
+use crate::stored;
 use crate::{
     BUSY_LIMIT, Command, CommandId, Created, DataDir, Filter, Group, NewRun, Outcome, OwnerInfo, OwnerRow,
     PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent, ballast, schema,
@@ -267,6 +268,7 @@ impl Store for SqliteStore {
             return Ok(owner.epoch);
         }
         self.clear_dead_owners()?;
+        self.fold_locks()?;
         let (directory, failed) = (self.directory.clone(), self.failed());
         let files = self.write(|transaction| {
             let epoch = next(transaction, "last_epoch").map_err(&failed)?;
@@ -542,43 +544,8 @@ impl Store for SqliteStore {
         })
     }
 
-    fn lock_events(&self, after_seq: u64, each: &mut dyn FnMut(LockEvent)) -> Result<u64> {
-        let failed = self.failed();
-        if after_seq == 0 {
-            return self.walk(Log::Shared, &mut |_, stored| {
-                each(stored::decode_lock(stored)?);
-                Ok(())
-            });
-        }
-        // Whoever reads on has verified what came before when it was read the first time.
-        let mut select = self
-            .connection
-            .prepare_cached(
-                "SELECT key, at, kind, step, payload FROM event WHERE key > ?1 AND key <= 4294967295 ORDER BY key",
-            )
-            .map_err(&failed)?;
-        let mut rows = select.query([after_seq as i64]).map_err(&failed)?;
-        let mut last = after_seq;
-        while let Some(row) = rows.next().map_err(&failed)? {
-            let damaged = |detail: String| StoreError::DamagedLog { log: Log::Shared, seq: last + 1, detail };
-            let key: i64 = row.get(0).map_err(&failed)?;
-            if unsigned(key) != last + 1 {
-                return Err(damaged(format!("event {key} stands in its place")));
-            }
-            let kind: String = row.get(2).map_err(&failed)?;
-            let step: Option<String> = row.get(3).map_err(&failed)?;
-            let payload: String = row.get(4).map_err(&failed)?;
-            let stored = StoredColumns {
-                at: row.get(1).map_err(&failed)?,
-                kind: &kind,
-                step: step.as_deref(),
-                attempt: None,
-                payload: payload.as_bytes(),
-            };
-            each(stored::decode_lock(&stored).map_err(damaged)?);
-            last += 1;
-        }
-        Ok(last)
+    fn follow_locks(&self, table: &mut LockTable, after_seq: u64) -> Result<u64> {
+        self.follow_shared_log(table, after_seq)
     }
 
     fn push_command(&mut self, run: RunId, command: &Command, at: Time) -> Result<CommandId> {

@@ -3,7 +3,7 @@
 mod support;
 
 use baton_core::event::{SkipReason, StopReason};
-use baton_core::lock::LockEventKind;
+use baton_core::lock::{LockEventKind, LockTable};
 use baton_core::{Epoch, EventKind, Log, RunCreated, RunId, RunStatus, Time};
 use baton_store::{
     Access, Append, Command, Conflict, Created, DataDir, Events, Filter, Group, MemoryKeeps, MemoryStore, NewRun,
@@ -167,9 +167,10 @@ fn a_group_is_written_whole_or_not_at_all_and_others_are_not_touched_by_it() {
         world.crash();
         assert_eq!(replayed(world.store(), one).len(), 2);
         assert_eq!(replayed(world.store(), two).len(), 2);
-        let mut found = Vec::new();
-        assert_eq!(world.store().lock_events(0, &mut |event| found.push(event)).unwrap(), 1);
-        assert_eq!(found, granted);
+        let (mut found, mut expected) = (LockTable::default(), LockTable::default());
+        assert_eq!(world.store().follow_locks(&mut found, 0).unwrap(), 1);
+        granted.iter().for_each(|event| expected.apply(event));
+        assert_eq!(found, expected);
     });
 }
 
@@ -189,9 +190,11 @@ fn the_shared_log_is_read_on_from_where_one_was() {
             commit(world.store(), vec![append]);
         }
         for after in 0..=3 {
-            let mut found = Vec::new();
-            assert_eq!(world.store().lock_events(after, &mut |event| found.push(event)).unwrap(), 3);
-            assert_eq!(found, events[after as usize..]);
+            let (mut found, mut expected) = (LockTable::default(), LockTable::default());
+            events[..after].iter().for_each(|event| found.apply(event));
+            events.iter().for_each(|event| expected.apply(event));
+            assert_eq!(world.store().follow_locks(&mut found, after as u64).unwrap(), 3);
+            assert_eq!(found, expected);
         }
     });
 }

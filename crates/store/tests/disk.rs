@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use baton_core::action::Artifact;
 use baton_core::event::StopReason;
-use baton_core::lock::LockEventKind;
+use baton_core::lock::{LockEventKind, LockTable};
 use baton_core::{
     AttemptEnd, Epoch, EventKind, ExitCause, Log, Millis, Output, RunCreated, RunId, RunStatus, StepIndex, Time,
 };
@@ -588,8 +588,8 @@ fn a_backup_tells_which_runs_are_damaged_and_is_restored_without_them() {
     assert_eq!(replayed(&copy, good), replayed(&store, good));
     let report = copy.doctor().unwrap();
     assert!(report.is_healthy(), "{report:?}");
-    let mut locks = baton_core::lock::LockTable::default();
-    copy.lock_events(0, &mut |event| locks.apply(&event)).unwrap();
+    let mut locks = LockTable::default();
+    copy.follow_locks(&mut locks, 0).unwrap();
     assert_eq!(locks.held().count(), 0, "nobody is left to let go of it");
     assert!(submit(&mut copy, &created(), None).run() > open, "a number is never used again");
     // A new artefact of this content must not be taken for the damaged one.
@@ -786,7 +786,10 @@ fn a_damaged_page_is_told_and_the_doctor_still_answers() {
     bytes[start..start + 4096].fill(0xA5);
     std::fs::write(disk.directory.database(), &bytes).unwrap();
     let store = disk.look();
-    assert!(store.replay(RunId(1), &graph, &mut |_| {}).is_err() || store.lock_events(0, &mut |_| {}).is_err());
+    assert!(
+        store.replay(RunId(1), &graph, &mut |_| {}).is_err()
+            || store.follow_locks(&mut LockTable::default(), 0).is_err()
+    );
     assert_eq!(replayed_len(&store, RunId(3)), 201, "a run on other pages is read");
     let report = store.doctor().unwrap();
     assert!(!report.database_problems.is_empty());
@@ -871,7 +874,7 @@ fn processes_that_make_one_store_at_once_and_write_to_it_lose_nothing() {
     assert_eq!(distinct(found.iter().map(|(_, run, _)| run.0).collect()), WRITERS);
     assert!(found.iter().all(|(_, _, id)| *id == found[0].2), "all have made the same store");
     let store = disk.open();
-    assert_eq!(store.lock_events(0, &mut |_| {}).unwrap(), WRITERS as u64 * APPENDS);
+    assert_eq!(store.follow_locks(&mut LockTable::default(), 0).unwrap(), WRITERS as u64 * APPENDS);
     assert!(found.iter().all(|(_, run, _)| replayed_len(&store, *run) == 1 + APPENDS));
     assert!(store.doctor().unwrap().is_healthy());
 }

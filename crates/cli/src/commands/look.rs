@@ -501,7 +501,7 @@ fn reason(blocker: &Blocker, now: Time) -> String {
 pub fn locks(given: Given<'_>, face: &mut Face) -> Answer {
     let store = open_to_look(given, face)?;
     let mut table = LockTable::default();
-    store.lock_events(0, &mut |event| table.apply(&event)).map_err(of_store)?;
+    store.follow_locks(&mut table, 0).map_err(of_store)?;
     let alive: Vec<Epoch> =
         store.owners().map_err(of_store)?.iter().filter(|owner| owner.alive).map(|owner| owner.epoch).collect();
     let mut is_alive = BTreeMap::new();

@@ -4,7 +4,7 @@ use baton_core::{Log, RunId};
 use rusqlite::{OptionalExtension, params};
 
 use super::{SqliteStore, log_key, unsigned};
-use crate::chain::{self, Row};
+use crate::chain::{self, Hash, Row};
 use crate::export::{self, Exporter};
 use crate::stored::{self, StoredColumns};
 use crate::{Result, Store, StoreError, schema};
@@ -16,10 +16,27 @@ impl SqliteStore {
         log: Log,
         each: &mut dyn FnMut(u64, &StoredColumns<'_>) -> Result<(), String>,
     ) -> Result<u64> {
+        // One transaction, so that the head and the events are of the same moment.
+        let transaction = self.connection.unchecked_transaction().map_err(self.failed())?;
+        let start = match log {
+            Log::Shared => self.fold().map(|fold| (fold.seq, fold.hash))?,
+            Log::Run(_) => (0, chain::START),
+        };
+        let (last, _) = self.walk_from(log, start, each)?;
+        transaction.commit().map_err(self.failed())?;
+        Ok(last)
+    }
+
+    /// The same after the event with this number and this hash, in the caller's transaction. Answers with the last
+    /// number and its hash.
+    pub(super) fn walk_from(
+        &self,
+        log: Log,
+        (mut seq, mut previous): (u64, Hash),
+        each: &mut dyn FnMut(u64, &StoredColumns<'_>) -> Result<(), String>,
+    ) -> Result<(u64, Hash)> {
         let key = log_key(log);
         let failed = self.failed();
-        // One transaction, so that the head and the events are of the same moment.
-        let transaction = self.connection.unchecked_transaction().map_err(&failed)?;
         let head: Option<(i64, Vec<u8>, u32)> = self
             .connection
             .prepare_cached("SELECT seq, hash, format FROM head WHERE log = ?1")
@@ -40,8 +57,6 @@ impl SqliteStore {
             return Err(StoreError::NewerFormat { log, found: format, known: stored::FORMAT });
         }
         let last = unsigned(last);
-        let mut seq = 0u64;
-        let mut previous = chain::START;
         let mut scratch = Vec::new();
         let damaged = |seq: u64, detail: String| StoreError::DamagedLog { log, seq, detail };
         let mut select = self
@@ -52,7 +67,7 @@ impl SqliteStore {
             )
             .map_err(&failed)?;
         let mut rows =
-            select.query(params![schema::key(key, 0), schema::key(key, u64::from(u32::MAX))]).map_err(&failed)?;
+            select.query(params![schema::key(key, seq + 1), schema::key(key, u64::from(u32::MAX))]).map_err(&failed)?;
         while let Some(row) = rows.next().map_err(&failed)? {
             seq += 1;
             let odd = |error: rusqlite::Error| damaged(seq, format!("a column has an unexpected type: {error}"));
@@ -81,10 +96,7 @@ impl SqliteStore {
         if seq != last || (seq > 0 && last_hash != previous) {
             return Err(damaged(seq.min(last) + 1, format!("the log ends at event {seq} and should end at {last}")));
         }
-        drop(rows);
-        drop(select);
-        transaction.commit().map_err(&failed)?;
-        Ok(seq)
+        Ok((seq, previous))
     }
 
     /// Completes the export of a run from the database.
