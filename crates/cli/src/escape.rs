@@ -33,6 +33,15 @@ pub fn one_line(text: &str) -> String {
     harmless(text.as_bytes()).replace(['\n', '\t'], " ")
 }
 
+/// A text of which every character must be seen: controls are shown as `\x1b` and the like, colours among them.
+pub fn exact(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_harmful(character) { show(character, &mut out) } else { out.push(character) }
+    }
+    out
+}
+
 /// Whether a character could do more than be read: controls, and those that turn the reading direction.
 fn is_harmful(character: char) -> bool {
     (character.is_control() && character != '\t' && character != '\n')

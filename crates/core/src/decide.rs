@@ -309,15 +309,26 @@ impl RunState {
     /// All steps of a part are settled: `finally` follows, or the end.
     fn next_part(&self, now: Time, evaluate: &dyn Evaluate) -> EventKind {
         let status = self.conclude();
+        if self.outcome().is_some() {
+            // What cleans up can spoil the success that the outputs belong to.
+            let outputs = if status == RunStatus::Succeeded { self.result_outputs().clone() } else { Map::new() };
+            return EventKind::RunCompleted { status, outputs };
+        }
+        let outputs = if status == RunStatus::Succeeded && self.graph.has_outputs() {
+            match evaluate.outputs(self) {
+                Ok(outputs) => outputs,
+                Err(error) => {
+                    let reason = StopReason::Outputs { error };
+                    return EventKind::RunStopping { reason, until: now, hurry: false };
+                }
+            }
+        } else {
+            Map::new()
+        };
         if self.finally_is_to_come() {
-            return EventKind::RunFinally { status };
-        }
-        if status != RunStatus::Succeeded || !self.graph.has_outputs() {
-            return EventKind::RunCompleted { status, outputs: Map::new() };
-        }
-        match evaluate.outputs(self) {
-            Ok(outputs) => EventKind::RunCompleted { status, outputs },
-            Err(error) => EventKind::RunStopping { reason: StopReason::Outputs { error }, until: now, hurry: false },
+            EventKind::RunFinally { status, outputs }
+        } else {
+            EventKind::RunCompleted { status, outputs }
         }
     }
 
@@ -567,8 +578,16 @@ impl RunState {
             Some(step) => {
                 let seconds = limit.0 as f64 / 1000.0;
                 let error = format!("waited {seconds} s for lock `{lock}`, which {other} has or wants before it");
-                let mut events = Vec::new();
-                fail_unstarted(step, ExitCause::NotStarted { error }, &mut events);
+                let end = Box::new(AttemptEnd::bare(ExitCause::NotStarted { error }));
+                // It waited for the locks of an attempt, which counts as one that failed.
+                let failed = self.tries.get(&step).map_or(0, |tries| tries.failed);
+                let last = failed >= self.graph.policy(step).retries;
+                let mut events = vec![EventKind::StepFailed { step, attempt: 0, last, end }];
+                if !last {
+                    let attempt = self.attempt(step) + 1;
+                    let due = now + retry_delay(self, step, attempt, failed);
+                    events.push(EventKind::StepRetry { step, attempt, due });
+                }
                 events
             }
             None => {
@@ -587,7 +606,12 @@ impl RunState {
                 None => true,
                 Some(step) if held => self.status(step) != StepStatus::Running,
                 Some(step) => match self.status(step) {
-                    StepStatus::Waiting | StepStatus::Retrying => over,
+                    StepStatus::Waiting => over,
+                    // Its place in line is of an attempt that was given up; the next one stands in line anew.
+                    StepStatus::Retrying => {
+                        let since = locks.is_waiting(holder).map(|waiting| waiting.since);
+                        over || since.zip(self.retry_due(step)).is_some_and(|(since, due)| since < due)
+                    }
                     StepStatus::Running
                     | StepStatus::Succeeded
                     | StepStatus::Failed

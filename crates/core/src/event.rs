@@ -41,6 +41,8 @@ pub enum EventKind {
     RunFinally {
         /// How the run would have ended without them.
         status: RunStatus,
+        /// The values of the plan's outputs; none where the other steps did not succeed.
+        outputs: Map<String, Value>,
     },
     /// The run is not over as long after its submission as its plan's `sla` says.
     RunSlaPassed {
@@ -161,7 +163,7 @@ pub enum StopReason {
     },
     /// The steps took longer than the plan's `timeout_sec`.
     Timeout,
-    /// An output of the plan could not be computed, after all steps had run.
+    /// An output of the plan could not be computed when its steps had succeeded.
     Outputs {
         /// The output, the values met, and the error.
         error: String,

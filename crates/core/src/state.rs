@@ -279,7 +279,10 @@ impl RunState {
             // Whoever found the dead owner's locks in the way may have freed them: they are to be taken again.
             EventKind::RunResumed { .. } => self.has_plan_locks = self.graph.plan_locks().names.is_empty(),
             EventKind::RunStopping { reason, until, hurry } => self.stop(reason, *until, *hurry),
-            EventKind::RunFinally { status } => self.begin_finally(*status),
+            EventKind::RunFinally { status, outputs } => {
+                self.result_outputs = outputs.clone();
+                self.begin_finally(*status);
+            }
             EventKind::RunSlaPassed { .. } => self.sla_passed = Some(at),
             EventKind::RunCompleted { status, outputs } => {
                 self.phase = Phase::Completed(*status);
@@ -347,7 +350,8 @@ impl RunState {
                 self.finish(*step, StepStatus::Canceled);
             }
             EventKind::StepRetry { step, due, .. } => {
-                self.unready(*step);
+                // Also out of the time of a retry that came to nothing, because its locks were not to be had.
+                self.forget_plans_for(*step);
                 self.set(*step, StepStatus::Retrying);
                 self.retrying.insert((*due, *step));
                 self.retry_due.insert(*step, *due);
@@ -669,7 +673,22 @@ impl RunState {
         self.sla_passed
     }
 
-    /// The values of the plan's outputs, once the run has succeeded.
+    /// Why the steps stopped before all had run, and why those in `finally` did.
+    pub fn stop_reasons(&self) -> impl Iterator<Item = &StopReason> {
+        self.stop_reasons.iter().flatten()
+    }
+
+    /// Whether only `finally` stopped before all of it had run.
+    pub fn stop_reason_is_of_finally(&self) -> bool {
+        matches!(self.stop_reasons, [None, Some(_)])
+    }
+
+    /// Why the step failed, in words.
+    pub fn cause(&self, step: StepIndex) -> Option<&str> {
+        self.causes.get(&step).map(String::as_str)
+    }
+
+    /// The values of the plan's outputs, once its steps have succeeded.
     pub fn result_outputs(&self) -> &Map<String, Value> {
         &self.result_outputs
     }

@@ -1759,11 +1759,11 @@ fn a_lock_wait_that_takes_too_long_fails_the_step() {
     0s    run started
     0s    two#1 starts
     0s    one waits for lock tree
-    5s    one failed for good: waited 5 s for lock `tree`, which run 99 has or wants before it
+    5s    one failed: waited 5 s for lock `tree`, which run 99 has or wants before it
+    5s    one#1 due at 5s
     5s    one lets its locks go
-    5s    three skipped because of one
+    5s    one waits for lock tree
     6s    two#1 succeeded
-    6s    run failed
     ");
 }
 
@@ -2566,5 +2566,100 @@ fn an_output_that_cannot_be_computed_fails_the_run() {
     1s    build#1 succeeded
     1s    run stops: an output could not be computed: the output `out`: no such key: `steps.x.outputs.y`; everything is told to end
     1s    run failed
+    ");
+}
+
+/// Waiting for the locks of an attempt is a part of it: when that takes too long, the attempt has failed.
+#[test]
+fn a_step_that_waits_too_long_for_its_locks_tries_again() {
+    assert_snapshot!(timeline(
+        "build locks=tree lock_wait=5 retries=2 delay=10",
+        "
+        0s rival takes tree
+        0s start
+        14s why build
+        16s why build
+        17s rival lets go
+        18s build ends
+        "
+    ), @"
+    0s    rival has lock tree
+    0s    run started
+    0s    build waits for lock tree
+    5s    build failed: waited 5 s for lock `tree`, which run 99 has or wants before it
+    5s    build#1 due at 15s
+    5s    build lets its locks go
+    14s   why build? attempt 1 due at 15s
+    15s   build waits for lock tree
+    16s   why build? lock tree: run 99 has it since 0s
+    17s   rival lets its locks go
+    17s   build has lock tree
+    17s   build#1 starts
+    18s   build#1 succeeded
+    18s   build lets its locks go
+    18s   run succeeded
+    ");
+    assert_snapshot!(timeline(
+        "build locks=tree lock_wait=5 retries=1",
+        "
+        0s rival takes tree
+        0s start
+        12s tick
+        "
+    ), @"
+    0s    rival has lock tree
+    0s    run started
+    0s    build waits for lock tree
+    5s    build failed: waited 5 s for lock `tree`, which run 99 has or wants before it
+    5s    build#1 due at 5s
+    5s    build lets its locks go
+    5s    build waits for lock tree
+    10s   build failed for good: waited 5 s for lock `tree`, which run 99 has or wants before it
+    10s   build lets its locks go
+    10s   run stops: step `build` failed and its policy is `abort`; everything is told to end
+    10s   run failed
+    ");
+}
+
+/// So they can be told what became of the run, and nothing in `finally` can be a part of them.
+#[test]
+fn outputs_are_computed_before_finally_begins() {
+    assert_snapshot!(timeline("plan outputs=error
+        build
+        mourn finally=true", "
+        0s start
+        1s build ends
+        2s mourn ends
+        "), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    run stops: an output could not be computed: the output `out`: no such key: `steps.x.outputs.y`; everything is told to end
+    1s    all else failed: what stands in finally may start
+    1s    mourn#1 starts
+    2s    mourn#1 succeeded
+    2s    run failed
+    ");
+    assert_snapshot!(timeline("plan outputs=7
+        build
+        clean finally=true", "
+        0s start
+        1s build ends
+        1s crash
+        2s resume
+        3s clean exits 1
+        "), @"
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    all else succeeded: what stands in finally may start
+    1s    clean#1 starts
+    1s    the owner dies
+    2s    run resumed
+    2s    clean#1 lost
+    2s    clean#2 due at 2s
+    2s    clean#2 starts
+    3s    clean#2 failed for good: exit code 1
+    3s    run failed
     ");
 }

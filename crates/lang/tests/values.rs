@@ -204,10 +204,7 @@ fn steps_keep_to_the_outputs_that_they_declare() {
         take(0, json!({"version": "v1", "count": "7", "list": "[]", "more": "8"})),
         Ok(json!({"version": "v1", "count": 7, "list": [], "more": "8"}))
     );
-    assert_eq!(
-        take(0, json!({"version": "v1", "count": 7.0})),
-        Ok(json!({"version": "v1", "count": 7, "list": [1]}))
-    );
+    assert_eq!(take(0, json!({"version": "v1", "count": 7.0})), Ok(json!({"version": "v1", "count": 7, "list": [1]})));
     assert_eq!(take(1, json!({"count": "7"})), Ok(json!({"count": "7"})));
     let error = |outputs: Value| take(0, outputs).expect_err("they do not fit");
     insta::assert_snapshot!(error(json!({"version": 5, "list": "a,b"})), @r#"`outputs.version` takes text, and this is the number 5; the step set no output `count`, which it declares (a whole number); write count=… to $BATON_OUTPUT; `outputs.list` takes a list, and this is the text "a,b""#);

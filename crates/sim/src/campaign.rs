@@ -119,7 +119,7 @@ impl Counts {
                 StopReason::LockWait { .. } => 5,
                 StopReason::Outputs { .. } => 23,
             },
-            EventKind::RunFinally { status } => match status {
+            EventKind::RunFinally { status, .. } => match status {
                 RunStatus::Succeeded => 24,
                 RunStatus::Failed => 25,
                 RunStatus::Canceled => 26,

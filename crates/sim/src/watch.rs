@@ -8,8 +8,11 @@ use baton_core::graph::Backoff;
 use baton_core::lock::{Holder, LockTable};
 use baton_core::why::Blocker;
 use baton_core::{
-    Event, EventKind, Graph, Millis, OnFailure, RunCreated, RunId, RunState, RunStatus, StepIndex, StepStatus, Time,
+    Event, EventKind, ExitCause, Graph, Millis, OnFailure, RunCreated, RunId, RunState, RunStatus, StepIndex,
+    StepStatus, Time,
 };
+
+use serde_json::{Map, Value};
 
 use crate::fate::{Fates, Says};
 use crate::locks::PlainLocks;
@@ -55,6 +58,8 @@ pub struct Watch {
     pub stop: Option<StopReason>,
     /// How the steps ended, once those in `finally` may start.
     pub outcome: Option<RunStatus>,
+    /// The plan's outputs, once `finally` may start.
+    computed: Option<Map<String, Value>>,
     /// Why `finally` stopped before all of it had run, once it did.
     pub finally_stop: Option<StopReason>,
     sla_passed: bool,
@@ -100,6 +105,7 @@ impl Watch {
             abort: None,
             stop: None,
             outcome: None,
+            computed: None,
             finally_stop: None,
             sla_passed: false,
             last: Time(0),
@@ -192,12 +198,14 @@ impl Watch {
                 self.steps.iter_mut().for_each(|seen| seen.owes_retry = false);
             }
             EventKind::RunStopping { reason, until, hurry } => self.stop(reason, *until, *hurry, at)?,
-            EventKind::RunFinally { status } => {
+            EventKind::RunFinally { status, outputs } => {
                 ensure!(self.graph.has_finally() && self.outcome.is_none(), "`finally` begins for no reason");
                 ensure!(self.started.is_some(), "`finally` begins in a run that never started");
                 ensure!(!self.has_unfinished(), "`finally` begins before all else is settled");
                 let expected = crate::oracle::status_of(self);
                 ensure!(*status == expected, "all else is {status:?} and should be {expected:?}");
+                self.judge_outputs(*status, outputs)?;
+                self.computed = Some(outputs.clone());
                 self.outcome = Some(*status);
                 self.stage = Stage::Running;
                 self.abort = None;
@@ -214,9 +222,13 @@ impl Watch {
                 ensure!(!skips_finally, "a run is complete without `finally`");
                 let expected = crate::oracle::status_of(self);
                 ensure!(*status == expected, "the run is {status:?} and should be {expected:?}");
-                let has_outputs = *status == RunStatus::Succeeded && self.graph.has_outputs();
-                let right = if has_outputs { self.fates.outputs() } else { Some(serde_json::Map::new()) };
-                ensure!(Some(outputs) == right.as_ref(), "the run's outputs are {outputs:?} and should be {right:?}");
+                match &self.computed {
+                    Some(computed) if *status == RunStatus::Succeeded => {
+                        ensure!(outputs == computed, "the run's outputs are {outputs:?} and were {computed:?}");
+                    }
+                    Some(_) => ensure!(outputs.is_empty(), "a run that did not succeed has outputs"),
+                    None => self.judge_outputs(*status, outputs)?,
+                }
                 let in_time = self.graph.sla().is_none_or(|sla| self.sla_passed || at < Time(0) + sla);
                 ensure!(in_time, "a run is complete that is late and did not say so");
                 self.stage = Stage::Completed;
@@ -239,13 +251,27 @@ impl Watch {
                 self.end(*step, *attempt)?;
                 self.finish(*step, StepStatus::Succeeded)?;
             }
-            EventKind::StepFailed { step, attempt: 0, last, .. } => {
+            EventKind::StepFailed { step, attempt: 0, last, end } => {
                 let seen = &self.steps[step.at()];
-                ensure!(*last, "what was not started is not tried again");
                 ensure!(seen.status != StepStatus::Running, "a running attempt fails as none");
                 ensure!(self.may_go(*step), "a step fails before its dependencies are settled");
-                self.finish(*step, StepStatus::Failed)?;
-                self.note_abort(*step, at);
+                let waited = matches!(&end.cause, ExitCause::NotStarted { error } if error.starts_with("waited"));
+                if waited {
+                    // It waited too long for the locks of an attempt.
+                    let tries_left = seen.failures < self.graph.policy(*step).retries;
+                    ensure!(*last != tries_left, "last: {last} after {} failures", seen.failures);
+                    let seen = &mut self.steps[step.at()];
+                    seen.failures += 1;
+                    seen.lost = 0;
+                    // Waiting until whoever called says more.
+                    seen.status = StepStatus::Waiting;
+                    seen.due = None;
+                    self.after_failure(*step, *last, at)?;
+                } else {
+                    ensure!(*last, "what cannot be computed is not tried again");
+                    self.finish(*step, StepStatus::Failed)?;
+                    self.note_abort(*step, at);
+                }
             }
             EventKind::StepFailed { step, attempt, last, .. } | EventKind::StepTimeout { step, attempt, last, .. } => {
                 let stopping = self.steps[step.at()].stopping.map(|(reason, _)| reason);
@@ -311,6 +337,13 @@ impl Watch {
         Ok(())
     }
 
+    fn judge_outputs(&self, status: RunStatus, outputs: &Map<String, Value>) -> Result<(), String> {
+        let has_outputs = status == RunStatus::Succeeded && self.graph.has_outputs();
+        let right = if has_outputs { self.fates.outputs() } else { Some(Map::new()) };
+        ensure!(Some(outputs) == right.as_ref(), "the outputs are {outputs:?} and should be {right:?}");
+        Ok(())
+    }
+
     fn stop(&mut self, reason: &StopReason, until: Time, hurry: bool, at: Time) -> Result<(), String> {
         match reason {
             StopReason::Abort { step } => {
@@ -330,6 +363,7 @@ impl Watch {
             StopReason::Outputs { .. } => {
                 ensure!(!self.has_unfinished(), "outputs are computed before all steps are settled");
                 ensure!(crate::oracle::status_of(self) == RunStatus::Succeeded, "outputs of a run that failed");
+                ensure!(self.outcome.is_none(), "outputs are computed after `finally` has begun");
                 ensure!(self.fates.outputs().is_none(), "outputs can be computed and are not");
             }
             StopReason::LockWait { .. } => {

@@ -81,10 +81,9 @@ pub fn encode<'a>(event: &'a Event, graph: &'a Graph, payload: &mut Vec<u8>) -> 
             });
             write(payload, &stored);
         }
-        EventKind::RunFinally { status } => write(payload, &FinallyV1 { status: status_name(*status).into() }),
         EventKind::RunSlaPassed { due } => write(payload, &SlaPassedV1 { due: due.0 }),
-        EventKind::RunCompleted { status, outputs } => {
-            write(payload, &CompletedV1 { status: status_name(*status).into(), outputs: Cow::Borrowed(outputs) });
+        EventKind::RunFinally { status, outputs } | EventKind::RunCompleted { status, outputs } => {
+            write(payload, &FinishedV1 { status: status_name(*status).into(), outputs: Cow::Borrowed(outputs) });
         }
         EventKind::StepStarted { invocation: None, .. } => payload.extend_from_slice(b"{}"),
         EventKind::StepStarted { invocation: Some(invocation), .. } => {
@@ -156,14 +155,14 @@ pub fn decode(stored: &StoredColumns<'_>, graph: &Graph) -> Result<Event, String
             };
             EventKind::RunStopping { reason, until: Time(stopping.until), hurry: stopping.hurry }
         }
-        "run_finally" => EventKind::RunFinally { status: parse_status(&read::<FinallyV1<'_>>(payload)?.status)? },
         "run_sla_passed" => EventKind::RunSlaPassed { due: Time(read::<SlaPassedV1>(payload)?.due) },
+        "run_finally" => {
+            let finished: FinishedV1<'_> = read(payload)?;
+            EventKind::RunFinally { status: parse_status(&finished.status)?, outputs: finished.outputs.into_owned() }
+        }
         "run_completed" => {
-            let completed: CompletedV1<'_> = read(payload)?;
-            EventKind::RunCompleted {
-                status: parse_status(&completed.status)?,
-                outputs: completed.outputs.into_owned(),
-            }
+            let finished: FinishedV1<'_> = read(payload)?;
+            EventKind::RunCompleted { status: parse_status(&finished.status)?, outputs: finished.outputs.into_owned() }
         }
         "step_condition" => EventKind::StepCondition { step: step()? },
         "step_started" => EventKind::StepStarted {
@@ -316,18 +315,12 @@ struct StoppingV1<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct FinallyV1<'a> {
-    #[serde(borrow)]
-    status: Cow<'a, str>,
-}
-
-#[derive(Serialize, Deserialize)]
 struct SlaPassedV1 {
     due: i64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct CompletedV1<'a> {
+struct FinishedV1<'a> {
     #[serde(borrow)]
     status: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]

@@ -135,19 +135,27 @@ pub fn cancel(given: Given<'_>, face: &mut Face) -> Answer {
             let mut engine = engine(store)?;
             engine.resume(run).map_err(of_engine)?;
             engine.cancel(run, &by, hurry);
-            let drive = engine.drive(&mut baton_engine::Nobody).map_err(of_engine)?;
-            let (word, exit) = match (drive, engine.result(run)) {
-                (Drive::Done, Some(status)) => (status.word(), EXIT_OK),
-                (Drive::Done, None) | (Drive::Abandoned { .. }, _) => ("left", EXIT_LEFT),
-            };
             if face.is_json() {
+                let drive = engine.drive(&mut baton_engine::Nobody).map_err(of_engine)?;
+                let word = match (drive, engine.result(run)) {
+                    (Drive::Done, Some(status)) => status.word(),
+                    (Drive::Done, None) | (Drive::Abandoned { .. }, _) => "left",
+                };
                 face.document(&json!({ "run": run, "status": word }));
-            } else if !face.quiet {
-                face.text(&format!("run {run} was abandoned; it is over now: {word}\n"));
+                return Ok(canceled(engine.result(run)));
             }
-            Ok(exit)
+            // Nobody else ends it, and its `finally` runs from here.
+            let mut show = Show::new(face, false);
+            show.say(&format!("run {run} was abandoned; it is ended from here"));
+            drive(&mut engine, show)?;
+            Ok(canceled(engine.result(run)))
         }
     }
+}
+
+/// The exit code of a cancel: that the run is over is what was asked for, whatever it came to.
+fn canceled(result: Option<RunStatus>) -> u8 {
+    if result.is_some() { EXIT_OK } else { EXIT_LEFT }
 }
 
 fn engine(store: SqliteStore) -> Result<LocalEngine, Failure> {

@@ -239,7 +239,7 @@ fn status_json(seen: &Inspection, told: &[Told], now: Time) -> Value {
         map.insert("vars".into(), json!(loaded.created.vars));
         map.insert("inputs".into(), json!(loaded.created.inputs));
         map.insert("outputs".into(), json!(state.result_outputs()));
-        map.insert("sla_passed_at".into(), json!(state.sla_passed_at().map(rfc3339)));
+        map.insert("late_since".into(), json!(late_since(seen, now).map(rfc3339)));
         map.insert("slice".into(), loaded.created.slice.clone());
         map.insert("percent".into(), percent(seen).into());
         map.insert("elapsed_ms".into(), elapsed(seen, now).0.into());
@@ -253,6 +253,12 @@ fn status_json(seen: &Inspection, told: &[Told], now: Time) -> Value {
         map.insert("steps".into(), steps.into());
     }
     document
+}
+
+/// When the run should have been over by its `sla`, where it was not; also where nobody drives it who could say so.
+fn late_since(seen: &Inspection, now: Time) -> Option<Time> {
+    let due = seen.row.created_at + seen.loaded.state.graph().sla()?;
+    (due < seen.row.ended_at.unwrap_or(now)).then_some(due)
 }
 
 const STATUSES: [StepStatus; StepStatus::COUNT] = [
@@ -293,11 +299,13 @@ fn status_text(seen: &Inspection, told: &[Told], now: Time, style: Style) -> Str
         let labels: Vec<String> = row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         fact("labels", labels.join(" "));
     }
-    if let Some(reason) = state.stop_reason() {
-        fact("stopped", baton_core::why::stop_reason(state, reason));
+    for stop in summary::stops(state) {
+        if let Some((what, why)) = stop.split_once(": ") {
+            fact(what, why.to_owned());
+        }
     }
-    if let (Some(at), Some(sla)) = (state.sla_passed_at(), state.graph().sla()) {
-        fact("late", format!("longer than its `sla` of {}, noted at {}", words::duration(sla), words::clock(at)));
+    if let Some(due) = late_since(seen, now) {
+        fact("late", format!("by its `sla` it should have been over at {}", words::clock(due)));
     }
     for (name, value) in state.result_outputs() {
         fact("output", summary::output(name, value));
@@ -393,7 +401,10 @@ pub fn why(given: Given<'_>, face: &mut Face) -> Answer {
             .iter()
             .map(|step| json!({ "step": graph.id(*step), "status": state.status(*step).word(), "chain": chain(step) }))
             .collect();
-        face.document(&json!({ "run": run, "status": seen.situation.word(), "steps": steps }));
+        let stopped: Vec<String> = state.stop_reasons().map(|why| baton_core::why::stop_reason(state, why)).collect();
+        let late_since = late_since(&seen, now).map(rfc3339);
+        face.document(&json!({ "run": run, "status": seen.situation.word(), "stopped": stopped,
+            "late_since": late_since, "steps": steps }));
         return Ok(EXIT_OK);
     }
     let mut out = String::new();
@@ -404,6 +415,12 @@ pub fn why(given: Given<'_>, face: &mut Face) -> Answer {
             "is "
         };
         out += &format!("run {run} {verb}{}: {}\n", seen.situation.word(), summary::counts(state));
+        for stop in summary::stops(state) {
+            out += &format!("{stop}\n");
+        }
+        if let Some(due) = late_since(&seen, now) {
+            out += &format!("late: by its `sla` it should have been over at {}\n", words::clock(due));
+        }
     }
     for step in steps.iter().take(MAX_REASONS) {
         let id = graph.id(*step);

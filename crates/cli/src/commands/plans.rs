@@ -20,8 +20,8 @@ use crate::words;
 /// The largest file of variables that is read.
 const MAX_VAR_FILE_BYTES: u64 = 16 << 20;
 
-/// The plan is in order, and whoever runs it has to say more.
-const MISSING_INPUT: &str = "missing_input";
+/// Problems of a plan that is in order, with what was asked of it.
+const OF_OPTIONS: &[&str] = &["missing_input", "outside_slice"];
 
 /// A plan that was read and is ready to run.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ fn read_and_compile_for(given: Given<'_>, only_looking: bool, face: &mut Face) -
 fn bad_plan(source: &Source, problems: &[Problem], face: &Face) -> Failure {
     let name = &source.name;
     let mut failure = Failure::new("bad-plan", EXIT_USAGE, format!("`{name}` cannot run: {}", tally(problems))).hint(
-        if problems.iter().all(|problem| problem.span.is_none() || problem.code == MISSING_INPUT) {
+        if problems.iter().all(|problem| problem.span.is_none() || OF_OPTIONS.contains(&problem.code)) {
             "the plan is in order; mend what was asked of it".to_owned()
         } else {
             format!("mend what is marked above, then try again: baton check {name}")
@@ -398,7 +398,7 @@ pub fn dry_run(plan: &ReadPlan, face: &mut Face) -> Answer {
         graph.max_concurrency()
     );
     for (name, value) in &plan.vars {
-        out += &format!("  {name}={}\n", quoted(value));
+        out += &format!("  {name}={}\n", escape::exact(&quoted(value)).replace('\n', "\\n"));
     }
     for (name, value) in &plan.inputs {
         out += &format!("  input {}\n", summary::output(name, value));
@@ -422,7 +422,7 @@ fn dry_step(plan: &Compiled, step: StepIndex, runs: bool, invocation: &Invocatio
     let finally = if graph.is_finally(step) { ": in `finally`, runs after all else" } else { "" };
     let mut out = format!("\n{}{finally}\n", graph.id(step));
     let mut fact = |name: &str, value: String| {
-        let value = escape::harmless(value.as_bytes()).trim_end().replace('\n', "\n            ");
+        let value = escape::exact(&value).trim_end().replace('\n', "\n            ");
         out += &format!("  {name:<9} {value}\n");
     };
     fact("runs", command_line(invocation));

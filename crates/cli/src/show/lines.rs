@@ -100,7 +100,8 @@ pub fn cause(cause: Option<&ExitCause>, timeout: Option<Millis>) -> String {
 pub fn line(state: &RunState, at: Time, kind: &EventKind) -> Option<Line> {
     let of = |step: StepIndex, attempt: u32| {
         let most = state.graph().policy(step).retries + 1;
-        if most > 1 { format!(" (attempt {attempt} of {})", most.max(attempt)) } else { String::new() }
+        let is_one_of_many = most > 1 && attempt > 0;
+        if is_one_of_many { format!(" (attempt {attempt} of {})", most.max(attempt)) } else { String::new() }
     };
     let step_line = |tone: Tone, step: StepIndex, words: String| Some(Line { tone, step: Some(step), words });
     match kind {
@@ -118,7 +119,7 @@ pub fn line(state: &RunState, at: Time, kind: &EventKind) -> Option<Line> {
             let tone = if matches!(reason, StopReason::Cancel { .. }) { Tone::Run } else { Tone::Bad };
             Some(Line { tone, step: None, words })
         }
-        EventKind::RunFinally { status } => {
+        EventKind::RunFinally { status, .. } => {
             let so_far = match status {
                 RunStatus::Succeeded => "has succeeded so far",
                 RunStatus::Failed => "has failed",
@@ -138,11 +139,9 @@ pub fn line(state: &RunState, at: Time, kind: &EventKind) -> Option<Line> {
         EventKind::StepFailed { step, attempt, last, end } => {
             let tone = if *last { Tone::Bad } else { Tone::Again };
             let why = cause(Some(&end.cause), None);
-            step_line(
-                tone,
-                *step,
-                format!("failed after {}: {why}{}", words::duration(end.duration), of(*step, *attempt)),
-            )
+            // What was never started took no time.
+            let after = if *attempt > 0 { format!(" after {}", words::duration(end.duration)) } else { String::new() };
+            step_line(tone, *step, format!("failed{after}: {why}{}", of(*step, *attempt)))
         }
         EventKind::StepTimeout { step, attempt, last, end } => {
             let tone = if *last { Tone::Bad } else { Tone::Again };

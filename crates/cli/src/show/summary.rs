@@ -1,5 +1,6 @@
 //! The end of a run in words: how it went, what failed and why, and what to do next.
 
+use baton_core::event::StopReason;
 use baton_core::{Millis, RunState, RunStatus, StepIndex, StepStatus, why};
 
 use serde_json::Value;
@@ -41,8 +42,8 @@ pub fn render(state: &RunState, plan_id: &str, told: &[Told], now: baton_core::T
     };
     let head = format!("{} run {run} {plan_id} {verb} {}", style.symbol(tone), words::duration(took));
     let mut out = format!("{}: {}\n", style.paint(tone, &head), counts(state));
-    if let Some(reason) = state.stop_reason() {
-        out += &format!("  stopped: {}\n", escape::one_line(&why::stop_reason(state, reason)));
+    for reason in stops(state) {
+        out += &format!("  {reason}\n");
     }
     if state.sla_passed_at().is_some()
         && let Some(sla) = state.graph().sla()
@@ -60,14 +61,32 @@ pub fn render(state: &RunState, plan_id: &str, told: &[Told], now: baton_core::T
         for told in told.iter().filter(|told| known.contains(&told.step)) {
             out += &failure(state, told, is_tolerated, style);
         }
-        if !other.is_empty() {
+        // Those that this process did not see fail, or that are too many: their causes are in the log.
+        let (few, many) = other.split_at(other.len().min(MAX_IDS));
+        for step in few {
+            let cause = state.cause(*step).unwrap_or("it failed").to_owned();
+            let attempt = state.attempt(*step);
+            let untold = Told { step: *step, attempt, cause, duration: None, last_lines: Vec::new() };
+            out += &failure(state, &untold, is_tolerated, style);
+        }
+        if !many.is_empty() {
             let tone = if is_tolerated { Tone::Again } else { Tone::Bad };
             let what = if is_tolerated { "failed too, tolerated" } else { "failed too" };
-            out += &format!("{} {}: {what}\n", style.paint(tone, style.symbol(tone)), ids(state, &other));
+            out += &format!("{} {}: {what}\n", style.paint(tone, style.symbol(tone)), ids(state, many));
         }
     }
     out += &next_step(state);
     out
+}
+
+/// Why the run stopped before all its steps had run, and why its `finally` did, in words.
+pub fn stops(state: &RunState) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for (at, reason) in state.stop_reasons().enumerate() {
+        let what = if at > 0 || state.stop_reason_is_of_finally() { "`finally` stopped" } else { "stopped" };
+        words.push(format!("{what}: {}", escape::one_line(&why::stop_reason(state, reason))));
+    }
+    words
 }
 
 /// An output of the plan on one line: text as it is, anything else as JSON.
@@ -147,6 +166,10 @@ fn next_step(state: &RunState) -> String {
     let run = state.run();
     match state.result() {
         Some(RunStatus::Succeeded) => String::new(),
+        // All steps succeeded: to run them again changes nothing.
+        Some(RunStatus::Failed) if matches!(state.stop_reason(), Some(StopReason::Outputs { .. })) => {
+            format!("\nmend the outputs of the plan; what was made is kept for a run with --outputs-from {run}\n")
+        }
         Some(RunStatus::Failed | RunStatus::Canceled) => {
             format!("\nrun again what did not succeed: baton retry {run}\n")
         }

@@ -406,7 +406,9 @@ impl World {
                 };
                 format!("run stops: {}; {how}", stop_reason(&self.state, reason))
             }
-            EventKind::RunFinally { status } => format!("all else {}: what stands in finally may start", status.word()),
+            EventKind::RunFinally { status, .. } => {
+                format!("all else {}: what stands in finally may start", status.word())
+            }
             EventKind::RunSlaPassed { due } => format!("the run should have been over at {}", seconds(due)),
             EventKind::RunCompleted { status, outputs } if outputs.is_empty() => format!("run {}", status.word()),
             EventKind::RunCompleted { status, outputs } => {

@@ -31,15 +31,27 @@ fn full_end(cause: ExitCause, output: Output) -> Box<AttemptEnd> {
     })
 }
 
-/// Every kind of event of format 1 with every variant of its parts. Never changed; a later format has its own.
-fn events_of_sample() -> Vec<Event> {
+/// A sample that is kept for ever, and what it was written from. What format 1 learned later has a sample of its own.
+struct Sample {
+    file: &'static str,
+    events: fn() -> Vec<Event>,
+    locks: fn() -> Vec<LockEvent>,
+}
+
+const SAMPLES: &[Sample] = &[
+    Sample { file: "log_v1.jsonl", events: first_events, locks: first_locks },
+    Sample { file: "log_v1_finally.jsonl", events: events_with_finally, locks: Vec::new },
+];
+
+/// Every kind of event that format 1 began with, with every variant of its parts. Never changed.
+fn first_events() -> Vec<Event> {
     let created = RunCreated {
         plan_id: "demo".into(),
         plan_sha256: "cd".repeat(32),
         plan_path: "/plans/demo.yaml".into(),
         cwd: "/work".into(),
         vars: [("BRANCH".into(), "main".into())].into(),
-        inputs: serde_json::from_value(json!({"count": 3, "names": ["a"]})).unwrap_or_default(),
+        inputs: Map::new(),
         labels: [("thread".into(), "42".into())].into(),
         idempotency_key: Some("nightly".into()),
         max_concurrency: Some(8),
@@ -108,24 +120,34 @@ fn events_of_sample() -> Vec<Event> {
         EventKind::StepSkipped { step: A, reason: SkipReason::Condition },
         EventKind::StepSkipped { step: A, reason: SkipReason::Dependency { step: B } },
         EventKind::StepSkipped { step: A, reason: SkipReason::FallbackNotNeeded { step: B } },
-        EventKind::RunStopping {
-            reason: StopReason::Outputs { error: "`url`: no such key".into() },
-            until: Time(99),
-            hurry: false,
-        },
-        EventKind::RunFinally { status: RunStatus::Canceled },
-        EventKind::RunSlaPassed { due: Time(500) },
-        EventKind::RunCompleted {
-            status: RunStatus::Succeeded,
-            outputs: [("url".to_owned(), json!({"port": 80}))].into_iter().collect(),
-        },
+        EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: Map::new() },
         EventKind::RunCompleted { status: RunStatus::Failed, outputs: Map::new() },
         EventKind::RunCompleted { status: RunStatus::Canceled, outputs: Map::new() },
     ];
     (1000..).zip(kinds).map(|(at, kind)| Event { at: Time(at), kind }).collect()
 }
 
-fn lock_events_of_sample() -> Vec<LockEvent> {
+/// What came with inputs, outputs of plans, `finally` and `sla`. Never changed.
+fn events_with_finally() -> Vec<Event> {
+    let outputs =
+        || -> Map<String, Value> { [("url".to_owned(), json!([1.5, {"port": 80}, null]))].into_iter().collect() };
+    let inputs = [("count".to_owned(), json!(3)), ("names".to_owned(), json!(["a"]))].into_iter().collect();
+    let kinds = vec![
+        EventKind::RunCreated(Box::new(RunCreated { inputs, ..RunCreated::default() })),
+        EventKind::RunStopping {
+            reason: StopReason::Outputs { error: "`url`: no such key".into() },
+            until: Time(99),
+            hurry: false,
+        },
+        EventKind::RunFinally { status: RunStatus::Canceled, outputs: Map::new() },
+        EventKind::RunFinally { status: RunStatus::Succeeded, outputs: outputs() },
+        EventKind::RunSlaPassed { due: Time(500) },
+        EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: outputs() },
+    ];
+    (1000..).zip(kinds).map(|(at, kind)| Event { at: Time(at), kind }).collect()
+}
+
+fn first_locks() -> Vec<LockEvent> {
     let names = vec!["merge_main".to_owned(), "port \"80\"".to_owned()];
     let kinds = [
         (None, LockEventKind::Requested { names: names.clone() }),
@@ -149,7 +171,7 @@ struct SampleLine {
     hash: String,
 }
 
-fn lines() -> Vec<SampleLine> {
+fn lines(sample: &Sample) -> Vec<SampleLine> {
     let graph = graph_of_sample();
     let mut lines: Vec<SampleLine> = Vec::new();
     let mut previous = chain::START;
@@ -173,12 +195,12 @@ fn lines() -> Vec<SampleLine> {
             hash: chain::hex(&previous),
         });
     };
-    for event in &events_of_sample() {
+    for event in &(sample.events)() {
         let mut payload = Vec::new();
         let columns = encode(event, &graph, &mut payload);
         push(Log::Run(RunId(RUN)), event.at, columns, payload);
     }
-    for event in &lock_events_of_sample() {
+    for event in &(sample.locks)() {
         let mut payload = Vec::new();
         let columns = encode_lock(event, &mut payload);
         push(Log::Shared, event.at, columns, payload);
@@ -186,16 +208,20 @@ fn lines() -> Vec<SampleLine> {
     lines
 }
 
-fn sample_path() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples/log_v1.jsonl")
+fn sample_path(sample: &Sample) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(sample.file)
 }
 
 #[test]
-fn the_sample_of_format_1_is_read_as_what_it_was_written_from() {
+fn the_samples_of_format_1_are_read_as_what_they_were_written_from() {
+    SAMPLES.iter().for_each(read_sample);
+}
+
+fn read_sample(sample: &Sample) {
     let graph = graph_of_sample();
     let (mut events, mut locks) = (Vec::new(), Vec::new());
     let mut previous = chain::START;
-    for line in std::fs::read_to_string(sample_path()).unwrap().lines() {
+    for line in std::fs::read_to_string(sample_path(sample)).unwrap().lines() {
         let line: SampleLine = serde_json::from_str(line).unwrap();
         let stored = StoredColumns {
             at: line.at,
@@ -219,15 +245,17 @@ fn the_sample_of_format_1_is_read_as_what_it_was_written_from() {
             _ => events.push(decode(&stored, &graph).unwrap()),
         }
     }
-    assert_eq!(events, events_of_sample());
-    assert_eq!(locks, lock_events_of_sample());
+    assert_eq!(events, (sample.events)());
+    assert_eq!(locks, (sample.locks)());
 }
 
 #[test]
-fn every_event_is_still_written_byte_for_byte_as_in_the_sample() {
-    let sample = std::fs::read_to_string(sample_path()).unwrap();
-    let found: Vec<String> = lines().iter().map(|line| serde_json::to_string(line).unwrap()).collect();
-    assert_eq!(found, sample.lines().collect::<Vec<_>>());
+fn every_event_is_still_written_byte_for_byte_as_in_the_samples() {
+    for kept in SAMPLES {
+        let text = std::fs::read_to_string(sample_path(kept)).unwrap();
+        let found: Vec<String> = lines(kept).iter().map(|line| serde_json::to_string(line).unwrap()).collect();
+        assert_eq!(found, text.lines().collect::<Vec<_>>(), "{}", kept.file);
+    }
 }
 
 #[test]
@@ -264,8 +292,13 @@ fn what_cannot_be_read_says_what_is_wrong_with_it() {
 #[test]
 #[ignore = "store: a sample is written once and never again"]
 fn write_the_sample() {
-    let path = sample_path();
-    assert!(!path.exists(), "{} is there already and never changes", path.display());
-    let lines: Vec<String> = lines().iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
-    std::fs::write(path, lines.concat()).unwrap();
+    for sample in SAMPLES {
+        let path = sample_path(sample);
+        if path.exists() {
+            // It never changes.
+            continue;
+        }
+        let lines: Vec<String> = lines(sample).iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+        std::fs::write(path, lines.concat()).unwrap();
+    }
 }
