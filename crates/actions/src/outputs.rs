@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
+use baton_core::value;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Map, Value};
@@ -65,6 +66,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
             })?;
             for (name, value) in object {
                 check_name(&name, number)?;
+                if value::is_too_deep(&value) {
+                    return Err(format!(
+                        "line {number} of $BATON_OUTPUT nests the output `{name}` deeper than {}; keep such data in a file",
+                        value::MAX_DEPTH
+                    ));
+                }
                 outputs.insert(name, value);
             }
             continue;
@@ -118,10 +125,12 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        let cases: [(&[u8], &str); 4] = [
+        let deep = format!("{{\"a\": {}1{}}}", "[".repeat(65), "]".repeat(65));
+        let cases: [(&[u8], &str); 5] = [
             (b"A=1\nhello", "line 2 of $BATON_OUTPUT is `hello`; expected KEY=value or a JSON object"),
             (b"\xff=1", "line 1 of $BATON_OUTPUT is not UTF-8"),
             (b"1A=2", "line 1 of $BATON_OUTPUT names the output `1A`"),
+            (deep.as_bytes(), "line 1 of $BATON_OUTPUT nests the output `a` deeper than 64"),
             (b"{\"a\": }", "line 1 of $BATON_OUTPUT begins like a JSON object, but is none"),
         ];
         for (text, message) in cases {

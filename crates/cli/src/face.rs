@@ -13,12 +13,12 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// So much waits for a slow reader while runs are driven here; what comes then is counted and not shown.
 const WAITING_BYTES: usize = 4 << 20;
-/// A reader that has read nothing for so long is one that does not read.
-const READER_SECS: i64 = 1;
+/// A reader that has not caught up by half of that in so long is one that does not read.
+const READER_PATIENCE: Duration = Duration::from_secs(1);
 /// The same for a program that reads JSON lines, which must not have gaps: so much waits for it,
 const WAITING_BYTES_OF_PROGRAM: usize = 64 << 20;
-/// and when it has read nothing for so long after that, it gets nothing more at all.
-const PROGRAM_SECS: i64 = 10;
+/// and when it has not caught up by half in so long after that, it gets nothing more at all.
+const PROGRAM_PATIENCE: Duration = Duration::from_secs(3);
 /// A pipe that says it has room takes so much without waiting (on Linux; elsewhere less, and a write may then wait).
 const PIPE_BYTES: usize = 4096;
 
@@ -47,6 +47,8 @@ pub enum Patience {
 pub struct Stream {
     is_error: bool,
     buffer: Vec<u8>,
+    /// How much of it is written.
+    written: usize,
     /// Since when something waits in the buffer.
     since: Option<Instant>,
     is_closed: bool,
@@ -62,6 +64,7 @@ impl Stream {
         Self {
             is_error,
             buffer: Vec::new(),
+            written: 0,
             since: None,
             is_closed: false,
             broken: None,
@@ -105,18 +108,19 @@ impl Stream {
         if self.is_closed {
             return;
         }
-        let (limit, seconds) = match self.patience {
-            Patience::Endless => (usize::MAX, 0),
-            Patience::LeavesOut => (WAITING_BYTES, READER_SECS),
-            Patience::GivesUp => (WAITING_BYTES_OF_PROGRAM, PROGRAM_SECS),
+        let (limit, patience) = match self.patience {
+            Patience::Endless => (usize::MAX, Duration::ZERO),
+            Patience::LeavesOut => (WAITING_BYTES, READER_PATIENCE),
+            Patience::GivesUp => (WAITING_BYTES_OF_PROGRAM, PROGRAM_PATIENCE),
         };
-        if self.buffer.len() + bytes.len() > limit && self.lost.is_none() && !self.wait_for_reader(limit, seconds) {
+        let is_full = self.waiting().len() + bytes.len() > limit;
+        if is_full && self.lost.is_none() && !self.wait_for_reader(limit, patience) {
             match self.patience {
                 Patience::Endless | Patience::LeavesOut => self.lost = Some(0),
                 Patience::GivesUp => {
                     self.broken = Some(rustix::io::Errno::TIMEDOUT);
                     self.is_closed = true;
-                    self.buffer = Vec::new();
+                    (self.buffer, self.written) = (Vec::new(), 0);
                     return;
                 }
             }
@@ -126,16 +130,16 @@ impl Stream {
             return;
         }
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= BUFFER_BYTES {
+        if self.waiting().len() >= BUFFER_BYTES {
             self.flush();
         }
     }
 
-    /// Waits until a reader that does read has caught up by half; answers whether it did.
-    fn wait_for_reader(&mut self, limit: usize, seconds: i64) -> bool {
-        let patience = Timespec { tv_sec: seconds, tv_nsec: 0 };
-        while self.buffer.len() > limit / 2 && !self.is_closed {
-            if !has_room(self.descriptor(), Some(&patience)) {
+    /// Waits until a reader that does read has caught up by half; answers whether it did, in the time that it has.
+    fn wait_for_reader(&mut self, limit: usize, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        while self.waiting().len() > limit / 2 && !self.is_closed {
+            if !has_room(self.descriptor(), Some(end)) {
                 return false;
             }
             self.flush();
@@ -143,14 +147,19 @@ impl Stream {
         true
     }
 
+    /// What was gathered and not yet written.
+    fn waiting(&self) -> &[u8] {
+        &self.buffer[self.written..]
+    }
+
     /// Whether something was gathered and not yet written.
     pub fn has_waiting(&self) -> bool {
-        !self.buffer.is_empty()
+        !self.waiting().is_empty()
     }
 
     /// Writes what was gathered, if it has waited so long.
     pub fn flush_if_older(&mut self, limit: Duration) {
-        if self.buffer.is_empty() {
+        if !self.has_waiting() {
             return;
         }
         match self.since {
@@ -163,12 +172,11 @@ impl Stream {
     /// Writes what was gathered. A reader that has gone away is remembered and is no failure.
     pub fn flush(&mut self) {
         let descriptor = self.descriptor();
-        let mut written = 0;
         self.since = None;
-        while written < self.buffer.len() && !self.is_closed {
-            let mut rest = &self.buffer[written..];
+        while self.has_waiting() && !self.is_closed {
+            let mut rest = self.waiting();
             if self.patience != Patience::Endless {
-                if !has_room(descriptor, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+                if !has_room(descriptor, Some(Instant::now())) {
                     break;
                 }
                 // A pipe that has room at all has room for so much.
@@ -176,7 +184,7 @@ impl Stream {
             }
             match rustix::io::write(descriptor, rest) {
                 Ok(0) => self.is_closed = true,
-                Ok(count) => written += count,
+                Ok(count) => self.written += count,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) if self.patience == Patience::Endless => {
                     has_room(descriptor, None);
@@ -188,26 +196,36 @@ impl Stream {
                 }
             }
         }
-        if self.is_closed {
+        if self.is_closed || !self.has_waiting() {
             self.buffer.clear();
-        } else {
-            self.buffer.drain(..written);
+            self.buffer.shrink_to(2 * BUFFER_BYTES);
+            self.written = 0;
+        } else if self.written > self.buffer.len() / 2 {
+            self.buffer.drain(..self.written);
+            self.written = 0;
         }
-        if self.buffer.is_empty()
+        if !self.has_waiting()
             && let Some(lost) = self.lost.take()
         {
             let lost = crate::words::bytes(lost);
             self.write(format!("\n… {lost} were not shown, nobody was reading; `baton logs` has all …\n").as_bytes());
         }
-        self.buffer.shrink_to(2 * BUFFER_BYTES);
     }
 }
 
-/// Waits until a stream takes something, at most so long; answers whether it does.
-fn has_room(descriptor: BorrowedFd<'_>, limit: Option<&Timespec>) -> bool {
-    let mut wanted = [PollFd::new(&descriptor, PollFlags::OUT)];
-    // Where that cannot be told, the write itself will tell.
-    poll(&mut wanted, limit).is_ok_and(|count| count > 0)
+/// Waits until a stream takes something, at most until then (`None`: for ever); answers whether it does.
+fn has_room(descriptor: BorrowedFd<'_>, end: Option<Instant>) -> bool {
+    loop {
+        let mut wanted = [PollFd::new(&descriptor, PollFlags::OUT)];
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let limit = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut wanted, limit.as_ref()) {
+            Ok(count) => return count > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            // The write itself will tell.
+            Err(_) => return true,
+        }
+    }
 }
 
 impl Drop for Stream {

@@ -534,3 +534,111 @@ fn the_same_key_with_another_plan_is_remarked() {
     let other = place.baton("run plan.yaml --idempotency-key nightly");
     assert!(other.stderr.contains("the plan has changed since"), "{other:?}");
 }
+
+/// Whatever a run could begin with, it can be read with.
+#[test]
+fn a_run_that_began_can_always_be_read() {
+    let place = Place::new();
+    // A slice leaves out the step that lacks a variable.
+    place.write(
+        "slice.yaml",
+        "plan_id: s\nsteps: [{id: a, command: echo}, {id: b, command: echo, args: [\"${MISSING}\"], depends_on: [a]}]\n",
+    );
+    assert_eq!(place.baton("run slice.yaml --only a").exit, 0);
+    assert_eq!(place.json("status")["status"], "succeeded");
+}
+
+/// Values are bounded where they come in, so that a log never holds what cannot be read back.
+#[test]
+fn values_that_nest_too_deep_are_refused_and_others_can_be_read_back() {
+    let place = Place::new();
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    place.write("input.yaml", "plan_id: i\ninputs: {x: {type: array}}\nsteps: [{id: a, command: echo}]\n");
+    for (depth, exit) in [(64, 0), (65, 2), (126, 2)] {
+        let done = finish(&mut place.command_of(&["run", "input.yaml", "--var", &format!("x={}", nested(depth))]));
+        assert_eq!(done.exit, exit, "{depth}: {done:?}");
+    }
+    assert_eq!(place.json("status")["status"], "succeeded");
+    place.write(
+        "output.yaml",
+        "plan_id: o\ninputs: {x: {type: string}}\nsteps:\n- {id: a, shell: true, command: 'echo k=$X >> $BATON_OUTPUT', \
+         env: {X: '${{ inputs.x }}'}, outputs: {k: {type: array}}}\n",
+    );
+    for (depth, exit) in [(64, 0), (65, 1), (126, 1)] {
+        let done = finish(&mut place.command_of(&[
+            "run",
+            "output.yaml",
+            "-o",
+            "json",
+            "--var",
+            &format!("x={}", nested(depth)),
+        ]));
+        assert_eq!(done.exit, exit, "{depth}: {done:?}");
+        place.json("status");
+    }
+    place.write(
+        "result.yaml",
+        "plan_id: r\ninputs: {x: {type: array}}\noutputs: {o: [[\"${{ inputs.x }}\"]]}\nsteps: [{id: a, command: echo}]\n",
+    );
+    for (depth, exit) in [(62, 0), (63, 1)] {
+        let done = finish(&mut place.command_of(&["run", "result.yaml", "--var", &format!("x={}", nested(depth))]));
+        assert_eq!(done.exit, exit, "{depth}: {done:?}");
+        place.json("status");
+    }
+}
+
+/// What a retry keeps had no outputs because the step set none, and not because it was left out.
+#[test]
+fn a_retry_has_the_outputs_that_a_plain_run_has() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        "plan_id: p\noutputs: {result: \"${{ has(steps.a.outputs.k) ? steps.a.outputs.k : 'none' }}\"}\n\
+         steps: [{id: a, command: echo}, {id: b, shell: true, command: cat there, depends_on: [a]}]\n",
+    );
+    assert_eq!(place.baton("run plan.yaml").exit, 1);
+    place.write("there", "");
+    assert_eq!(place.baton("retry 1").exit, 0);
+    assert_eq!(place.json("status")["outputs"]["result"], "none");
+}
+
+/// What could not be started has not begun, so whoever goes need not wait for its end.
+#[test]
+fn a_process_that_is_told_to_go_does_not_wait_for_what_never_started() {
+    let place = Place::new();
+    let steps: String =
+        (0..60).map(|at| format!("- {{id: s{at}, command: sleep, args: ['30'], stop_grace_sec: 1}}\n")).collect();
+    place.write("plan.yaml", &format!("plan_id: p\nglobals: {{max_concurrency: 60}}\nsteps:\n{steps}"));
+    let mut shell = std::process::Command::new("/bin/sh");
+    let baton = env!("CARGO_BIN_EXE_baton");
+    shell.arg("-c").arg(format!("ulimit -n 40; exec {baton} run plan.yaml")).current_dir(place.path());
+    let mut child = shell.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("cannot start more processes")));
+    let told = std::time::Instant::now();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    std::thread::spawn(move || lines.count());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert!(told.elapsed().as_secs() < 15, "it took {:?}", told.elapsed());
+}
+
+/// `finally` is a part of a run of its own: the first interrupt there asks politely too.
+#[test]
+fn a_second_interrupt_lets_what_cleans_up_end_by_itself() {
+    let place = Place::new();
+    place.write(
+        "plan.yaml",
+        "plan_id: p\nsteps: [{id: work, shell: true, command: 'echo working; sleep 60'}]\nfinally:\n\
+         - {id: clean, shell: true, command: \"trap 'echo polite > polite; exit 0' TERM; echo cleaning; sleep 60 & wait\"}\n",
+    );
+    let mut going = place.start("run plan.yaml");
+    let pid = rustix::process::Pid::from_child(&going.child);
+    let interrupt = || rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    going.wait_for("[work] working");
+    interrupt();
+    going.wait_for("[clean] cleaning");
+    interrupt();
+    assert_eq!(going.child.wait().unwrap().code(), Some(130));
+    assert!(place.file("polite").exists(), "it was told and not killed");
+}

@@ -467,6 +467,7 @@ impl RunState {
         locks.waiting_in(self.run).filter_map(|holder| {
             let request = match &holder.step {
                 Some(step) => self.graph.locks(self.graph.find(step)?)?,
+                None if self.outcome().is_some() => return None,
                 None => self.graph.plan_locks(),
             };
             Some(locks.is_waiting(holder)?.since + request.wait_timeout?)
@@ -545,6 +546,10 @@ impl RunState {
         for Candidate { holder, request, .. } in &candidates {
             let Some(waiting) = locks.is_waiting(holder) else { continue };
             let Some(limit) = request.wait_timeout else { continue };
+            if holder.step.is_none() && self.outcome().is_some() {
+                // A resumed run has to have its locks again to clean up, however long that takes.
+                continue;
+            }
             if waiting.since + limit <= now && locks.blocker(holder, &request.names).is_some() {
                 return Some(LockMove::Fail(self.give_up_lock(holder, limit, locks, now)));
             }

@@ -13,6 +13,7 @@ pub mod mask;
 pub mod operation;
 pub mod state;
 pub mod time;
+pub mod value;
 pub mod why;
 
 pub use action::{AttemptEnd, ExitCause, Invocation, Output};

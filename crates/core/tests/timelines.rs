@@ -2663,3 +2663,81 @@ fn outputs_are_computed_before_finally_begins() {
     3s    run failed
     ");
 }
+
+/// Who died with the plan's locks has to have them again; what cleans up does not give up waiting for them.
+#[test]
+fn finally_waits_for_the_plans_locks_as_long_as_it_takes() {
+    assert_snapshot!(timeline(
+        "plan locks=tree lock_wait=5
+        build
+        clean finally=true",
+        "
+        0s start
+        1s build ends
+        2s crash
+        2s run loses its locks
+        2s rival takes tree
+        3s resume
+        60s rival lets go
+        61s clean ends
+        "
+    ), @"
+    0s    run has lock tree
+    0s    run started
+    0s    build#1 starts
+    1s    build#1 succeeded
+    1s    all else succeeded: what stands in finally may start
+    1s    clean#1 starts
+    2s    the owner dies
+    2s    run lets its locks go
+    2s    rival has lock tree
+    3s    run resumed
+    3s    clean#1 lost
+    3s    clean#2 due at 3s
+    3s    run waits for lock tree
+    60s   rival lets its locks go
+    60s   run has lock tree
+    60s   run started
+    60s   clean#2 starts
+    61s   clean#2 succeeded
+    61s   run succeeded
+    61s   run lets its locks go
+    ");
+    assert_snapshot!(timeline(
+        "plan locks=tree lock_wait=5
+        build
+        clean finally=true",
+        "
+        0s start
+        2s crash
+        2s run loses its locks
+        2s rival takes tree
+        3s resume
+        60s rival lets go
+        61s clean ends
+        "
+    ), @"
+    0s    run has lock tree
+    0s    run started
+    0s    build#1 starts
+    2s    the owner dies
+    2s    run lets its locks go
+    2s    rival has lock tree
+    3s    run resumed
+    3s    build#1 lost
+    3s    build#2 due at 3s
+    3s    run waits for lock tree
+    8s    run stops: lock `tree` was not to be had in time: run 99 has it; everything is told to end
+    8s    run lets its locks go
+    8s    build canceled
+    8s    all else failed: what stands in finally may start
+    8s    run waits for lock tree
+    60s   rival lets its locks go
+    60s   run has lock tree
+    60s   run started
+    60s   clean#1 starts
+    61s   clean#1 succeeded
+    61s   run failed
+    61s   run lets its locks go
+    ");
+}

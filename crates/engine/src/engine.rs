@@ -93,7 +93,6 @@ pub struct Engine<S, H> {
     locks_seq: u64,
     found: Vec<HostEvent>,
     kinds: Vec<EventKind>,
-    cancels: u32,
     leaving: Option<&'static str>,
     disk_is_full: bool,
     /// Another process writes to the store, and what is decided here waits.
@@ -134,7 +133,6 @@ impl<S: Store, H: Hands> Engine<S, H> {
             locks_seq: 0,
             found: Vec::new(),
             kinds: Vec::new(),
-            cancels: 0,
             leaving: None,
             disk_is_full: false,
             busy: None,
@@ -480,16 +478,18 @@ impl<S: Store, H: Hands> Engine<S, H> {
         let name = signal_name(signal);
         match signal {
             CaughtSignal::Interrupt => {
-                self.cancels += 1;
-                let hurry = self.cancels > 1;
-                let effect =
-                    if hurry { "ending what runs at once" } else { "canceling; once more ends what runs at once" };
-                observer.notice(None, &Notice::Signal { name, effect });
                 let by = format!("signal {name}");
+                let mut hurries = false;
                 let runs: Vec<RunId> = self.runs.keys().copied().collect();
                 for run in runs {
+                    // The second one of a part of a run hurries; `finally` is a part of its own.
+                    let hurry = self.runs.get_mut(&run).is_some_and(Live::interrupt);
+                    hurries |= hurry;
                     self.cancel(run, &by, hurry);
                 }
+                let effect =
+                    if hurries { "ending what runs at once" } else { "canceling; once more ends what runs at once" };
+                observer.notice(None, &Notice::Signal { name, effect });
             }
             CaughtSignal::Terminate | CaughtSignal::Hangup => {
                 let effect = "ending what runs; the run can go on with `baton resume`";
@@ -689,7 +689,8 @@ impl<S: Store, H: Hands> Engine<S, H> {
 
     /// Starts what waited for the machine to have room.
     fn start_waiting(&mut self, observer: &mut dyn Observer) {
-        if !self.starts_wait {
+        // Whoever goes starts nothing more; what has not begun is lost in flight.
+        if !self.starts_wait || self.leaving.is_some() {
             return;
         }
         self.starts_wait = false;

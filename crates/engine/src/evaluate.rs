@@ -15,11 +15,16 @@ pub(crate) struct Expressions<'a> {
 pub(crate) struct Facts {
     pub(crate) plan_dir: String,
     pub(crate) cwd: String,
+    pub(crate) kept_steps_have_run: bool,
 }
 
 impl Facts {
     pub(crate) fn new(created: &RunCreated) -> Self {
-        Self { plan_dir: crate::load::plan_dir(created), cwd: created.cwd.clone() }
+        Self {
+            plan_dir: crate::load::plan_dir(created),
+            cwd: created.cwd.clone(),
+            kept_steps_have_run: created.outputs_from.is_some(),
+        }
     }
 }
 
@@ -31,6 +36,7 @@ impl Expressions<'_> {
             run: state.run(),
             plan_dir: &self.facts.plan_dir,
             cwd: &self.facts.cwd,
+            kept_steps_have_run: self.facts.kept_steps_have_run,
             status: &status,
             outputs: &outputs,
             run_status: state.outcome(),

@@ -46,6 +46,8 @@ pub(crate) struct Live {
     pub(crate) output_dirty: bool,
     /// When time alone changes something.
     pub(crate) due: Option<Time>,
+    /// Whether an interrupt came while the steps ran, and while `finally` did.
+    interrupted: [bool; 2],
 }
 
 impl Live {
@@ -64,7 +66,13 @@ impl Live {
             output: None,
             output_dirty: false,
             due: None,
+            interrupted: [false; 2],
         }
+    }
+
+    /// Takes note of an interrupt; answers whether it is not the first one for what goes on now.
+    pub(crate) fn interrupt(&mut self) -> bool {
+        std::mem::replace(&mut self.interrupted[usize::from(self.state.outcome().is_some())], true)
     }
 
     /// Decides what follows from the inputs and the time, and folds it in. Answers whether more would follow.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton_core::operation::{self, Operation, Situation};
 use baton_core::state::Running;
 use baton_core::{Event, Graph, RunCreated, RunId, RunState, StepIndex, StepStatus, Time};
-use baton_lang::{Compiled, Given, Options, Source};
+use baton_lang::{Compiled, Recorded, Source};
 use baton_store::{Filter, OwnerRow, RunRow, Store};
 use serde_json::{Map, Value};
 
@@ -99,10 +99,8 @@ fn compile_pinned(run: RunId, source: &Source, created: &RunCreated) -> Result<C
     };
     let parsed = baton_lang::parse(source, &known_actions());
     let Some(plan) = parsed.plan else { return Err(invalid(parsed.problems)) };
-    let vars = created.vars.iter().map(|(name, value)| (name.clone(), Given::Text(value.clone())));
-    let inputs = created.inputs.iter().map(|(name, value)| (name.clone(), Given::Value(value.clone())));
-    let options = Options { vars: vars.chain(inputs).collect(), outputs_available: true, ..Options::default() };
-    plan.compile(&options).map_err(invalid)
+    let recorded = Recorded { vars: created.vars.clone(), inputs: created.inputs.clone(), kept: created.kept.clone() };
+    plan.compile_recorded(recorded).map_err(invalid)
 }
 
 /// The outputs of the steps that a new run keeps, from the run that it names.

@@ -52,6 +52,7 @@ fn plan(bytes: Vec<u8>, format: Format) -> bool {
         run: RunId(1),
         plan_dir: "/plan",
         cwd: "/here",
+        kept_steps_have_run: false,
         status: &|_| StepStatus::Succeeded,
         outputs: &|_| Some(&outputs),
         run_status: Some(RunStatus::Succeeded),

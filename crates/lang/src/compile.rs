@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use baton_core::graph::{LockRequest, StepShape};
+use baton_core::value::{MAX_DEPTH, is_too_deep};
 use baton_core::{Graph, GraphBuilder, Invocation, Policy, RunId, RunStatus, StepIndex, StepStatus};
 use serde_json::{Map, Value, json};
 
@@ -40,6 +41,17 @@ pub struct Options {
     pub only_looking: bool,
 }
 
+/// What was recorded when a run was submitted.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded {
+    /// Every variable with its value.
+    pub vars: BTreeMap<String, String>,
+    /// Every input with its value.
+    pub inputs: Map<String, Value>,
+    /// The steps that do not run, as first and last places of each stretch.
+    pub kept: Vec<(u32, u32)>,
+}
+
 /// What expressions see of a run.
 pub struct Scope<'a> {
     /// The run.
@@ -48,6 +60,8 @@ pub struct Scope<'a> {
     pub plan_dir: &'a str,
     /// The folder where the run was started.
     pub cwd: &'a str,
+    /// Whether the steps that do not run in this run have run in another, whose outputs stand in for theirs.
+    pub kept_steps_have_run: bool,
     /// Where each step is.
     pub status: &'a dyn Fn(StepIndex) -> StepStatus,
     /// The outputs of each step that has some; of one that failed, those of its fallback.
@@ -123,6 +137,24 @@ impl Plan {
         }
         let warnings = problems.finish();
         Ok(Compiled { graph: Arc::new(graph), vars, inputs, kept, warnings, data: Arc::clone(data) })
+    }
+
+    /// Joins the plan with what was recorded when a run of it was submitted. That is what it is: nothing of it is
+    /// judged again, so that a run which could begin can always be read.
+    pub fn compile_recorded(&self, recorded: Recorded) -> Result<Compiled, Vec<Problem>> {
+        let data = &self.0;
+        let Recorded { vars, inputs, kept } = recorded;
+        let mut selected = vec![true; data.steps.len()];
+        for (first, last) in &kept {
+            let steps = selected.iter_mut().skip(*first as usize).take((last - first) as usize + 1);
+            steps.for_each(|selected| *selected = false);
+        }
+        let mut problems = Problems::default();
+        let graph = graph(data, &vars, &selected, &mut problems);
+        if problems.has_errors() {
+            return Err(problems.finish());
+        }
+        Ok(Compiled { graph: Arc::new(graph), vars, inputs, kept, warnings: Vec::new(), data: Arc::clone(data) })
     }
 }
 
@@ -618,6 +650,9 @@ impl Compiled {
                     None => json!({}),
                 };
                 let name = data.str(*kind);
+                if is_too_deep(&input) {
+                    return Err(format!("the input of `{name}` nests deeper than {MAX_DEPTH}"));
+                }
                 if let (Some(schema), Some(_)) = (data.schemas.get(kind), scope) {
                     let mut findings = Findings::default();
                     check_value(schema, &input, &Path::new("with"), &mut findings);
@@ -670,6 +705,7 @@ impl Compiled {
             return Ok(None);
         }
         let nothing = Scope {
+            kept_steps_have_run: false,
             run: RunId(0),
             plan_dir: "",
             cwd: "",

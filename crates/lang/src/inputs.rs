@@ -1,5 +1,6 @@
 //! The values that a run is given for the plan's inputs.
 
+use baton_core::value::is_too_deep;
 use serde_json::{Map, Value};
 
 use crate::compile::{MAX_TEXT_BYTES, Options};
@@ -100,7 +101,10 @@ fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> 
 /// The value that a text stands for: itself where the schema takes text, else what it is as JSON; `None`: that is
 /// nothing.
 pub(crate) fn read_text(schema: &Schema, text: &str) -> Option<Value> {
-    if schema.takes_text() { Some(Value::String(text.to_owned())) } else { serde_json::from_str(text).ok() }
+    if schema.takes_text() {
+        return Some(Value::String(text.to_owned()));
+    }
+    serde_json::from_str(text).ok().filter(|value| !is_too_deep(value))
 }
 
 fn hint_for_text(schema: &Schema, text: &str) -> Option<String> {

@@ -28,7 +28,7 @@ mod yaml;
 use std::sync::Arc;
 
 pub use builder::MAX_ID_BYTES;
-pub use compile::{Compiled, MAX_TEXT_BYTES, Options, Scope, has_errors};
+pub use compile::{Compiled, MAX_TEXT_BYTES, Options, Recorded, Scope, has_errors};
 pub use events::MAX_DEPTH;
 pub use expr::{MAX_EXPRESSION_BYTES, MAX_EXPRESSION_DEPTH};
 pub use fields::{reference, schema};

@@ -1,5 +1,6 @@
 //! What a plan comes to, and what its steps set: computed, checked against what is declared.
 
+use baton_core::value::{MAX_DEPTH, is_too_deep};
 use baton_core::{StepIndex, StepStatus};
 use serde_json::{Map, Value};
 
@@ -11,6 +12,9 @@ use crate::problem::{Problem, shorten};
 use crate::schema::{Findings, check_value};
 use crate::source::Span;
 use crate::tree::{Path, weight};
+
+/// So many outputs that cannot be computed are told, each in short.
+const SHOWN_ERRORS: usize = 20;
 
 impl Compiled {
     /// Whether the plan has outputs.
@@ -32,6 +36,9 @@ impl Compiled {
             }
             let name = self.data.str(*name);
             match self.node(node, Some(scope)) {
+                Ok(value) if is_too_deep(&value) => {
+                    errors.push(format!("the output `{}` nests deeper than {MAX_DEPTH}", shorten(name)));
+                }
                 Ok(value) => {
                     size = size.saturating_add(name.len() + weight(&value));
                     if size > MAX_TEXT_BYTES {
@@ -46,10 +53,21 @@ impl Compiled {
                 Err(error) => errors.push(format!("the output `{}`: {error}", shorten(name))),
             }
         }
-        if errors.is_empty() { Ok(out) } else { Err(errors.join("; ")) }
+        if errors.is_empty() {
+            return Ok(out);
+        }
+        let more = errors.len().saturating_sub(SHOWN_ERRORS);
+        errors.truncate(SHOWN_ERRORS);
+        if more > 0 {
+            errors.push(format!("and {more} more"));
+        }
+        Err(errors.join("; "))
     }
 
     fn needs_what_was_left_out(&self, node: &Node, scope: &Scope<'_>) -> bool {
+        if scope.kept_steps_have_run {
+            return false;
+        }
         let is_left_out = |id: &str| {
             let step = self.data.find(id).map(StepIndex);
             step.is_some_and(|step| (scope.status)(step) == StepStatus::Kept && (scope.outputs)(step).is_none())

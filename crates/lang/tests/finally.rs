@@ -45,6 +45,7 @@ fn what_runs_last_sees_how_the_others_ended() {
             run: RunId(7),
             plan_dir: "/plans",
             cwd: "/here",
+            kept_steps_have_run: false,
             status: &|_| StepStatus::Failed,
             outputs: &|_| Some(&outputs),
             run_status,

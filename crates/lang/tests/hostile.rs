@@ -30,6 +30,7 @@ fn exercise(name: &str, text: &str, format: Format) -> Loaded {
             run: RunId(1),
             plan_dir: "/p",
             cwd: "/c",
+            kept_steps_have_run: false,
             status: &|_| StepStatus::Succeeded,
             outputs: &|_| None,
             run_status: Some(RunStatus::Failed),

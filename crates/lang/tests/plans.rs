@@ -48,6 +48,7 @@ fn with_scope<R>(outputs: &Value, compiled: &Compiled, act: impl FnOnce(&Scope<'
         run: RunId(7),
         plan_dir: "/plans",
         cwd: "/here",
+        kept_steps_have_run: false,
         status: &|_| StepStatus::Succeeded,
         outputs: &|step| maps.get(&step).copied(),
         run_status: None,

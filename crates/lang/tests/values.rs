@@ -42,6 +42,7 @@ fn with_scope<R>(outputs: &Value, compiled: &Compiled, act: impl FnOnce(&Scope<'
         run: RunId(7),
         plan_dir: "/plans",
         cwd: "/here",
+        kept_steps_have_run: false,
         status: &|step| if find(step).is_some() { StepStatus::Succeeded } else { StepStatus::Kept },
         outputs: &find,
         run_status: None,
@@ -271,4 +272,18 @@ fn a_map_of_any_inputs_is_empty() {
         compile("plan_id: p\ninputs:\nfinally:\noutputs: {}\nsteps: [{id: a, command: x, outputs: ~}]\n", &[]);
     assert_eq!(compiled.inputs, Map::new());
     assert!(!compiled.has_outputs() && !compiled.graph.has_finally());
+}
+
+/// What was recorded is a fact: also where this version would not take it any more.
+#[test]
+fn what_was_recorded_is_not_judged_again() {
+    let text = "plan_id: p\ninputs: {n: {type: integer, maximum: 3}}\nsteps:\n- {id: a, command: x, args: ['${MISSING}']}\n\
+                - {id: b, command: x, args: ['${{ inputs.n }}'], depends_on: [a]}\n";
+    let source = baton_lang::Source::new("plan.yaml", text);
+    let plan = baton_lang::parse(&source, &BTreeMap::new()).plan.expect("it is a plan");
+    let inputs = json!({"n": 4}).as_object().expect("a map").clone();
+    let recorded =
+        baton_lang::Recorded { inputs: inputs.clone(), kept: vec![(0, 0)], ..baton_lang::Recorded::default() };
+    let compiled = plan.compile_recorded(recorded).expect("it could begin once");
+    assert_eq!((compiled.inputs, compiled.kept), (inputs, vec![(0, 0)]));
 }

@@ -368,6 +368,7 @@ impl Watch {
             }
             StopReason::LockWait { .. } => {
                 ensure!(!self.has_plan_locks, "a run gives up waiting for locks that it has");
+                ensure!(self.outcome.is_none(), "`finally` gives up waiting for the plan's locks");
             }
             StopReason::Cancel { .. } => {}
         }
