@@ -3,12 +3,13 @@
 use serde_json::{Map, Value};
 
 use crate::compile::{MAX_TEXT_BYTES, Options};
+use crate::events::{Event, Events};
 use crate::plan::Data;
 use crate::problem::{Problem, Problems, shorten};
 use crate::schema::read::Declared;
 use crate::schema::{Findings, Schema, check_value};
-use crate::source::Span;
-use crate::tree::{Path, weight_of_map};
+use crate::source::{Format, Source, Span};
+use crate::tree::{Path, Tree, weight_of_map};
 use crate::yaml;
 
 /// A value from outside: from the command line, from a file.
@@ -39,7 +40,7 @@ pub(crate) fn inputs(data: &Data, options: &Options, problems: &mut Problems) ->
     for (name, declared) in data.inputs.iter().filter(|(_, declared)| declared.is_sound) {
         let name = data.str(*name);
         let value = match (options.vars.get(name), &declared.default) {
-            (None, Some(default)) => declared.schema.with_whole_numbers(default.clone()),
+            (None, Some(default)) => declared.schema.with_typed_numbers(default.clone()),
             (None, None) if options.only_looking => continue,
             (None, None) => {
                 problems.push(missing(name, declared));
@@ -78,14 +79,15 @@ fn missing(name: &str, declared: &Declared) -> Problem {
 /// The value of an input; `None`: it does not fit, and that was told.
 fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> Option<Value> {
     let before = findings.problems.len();
+    let section = Path::new("inputs");
+    let path = section.name(name);
     let value = match given {
-        Given::Value(value) => value.clone(),
-        Given::Text(text) => match read_text(schema, text) {
-            Some(value) => value,
-            None => Value::String(text.clone()),
-        },
+        Given::Value(value) => Some(value.clone()),
+        Given::Text(text) => read_text(schema, text, &path, findings),
     };
-    check_value(schema, &value, &Path::new("inputs").name(name), findings);
+    if let Some(value) = &value {
+        check_value(schema, value, &path, findings);
+    }
     let told = findings.problems.get_mut(before..).unwrap_or_default();
     let fits = told.is_empty();
     for problem in told {
@@ -94,13 +96,32 @@ fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> 
             problem.hint = hint_for_text(schema, text);
         }
     }
-    fits.then(|| schema.with_whole_numbers(value))
+    value.filter(|_| fits).map(|value| schema.with_typed_numbers(value))
 }
 
-/// The value that a text stands for: itself where the schema takes text, else what it is as JSON; `None`: that is
-/// nothing.
-pub(crate) fn read_text(schema: &Schema, text: &str) -> Option<Value> {
-    if schema.takes_text() { Some(Value::String(text.to_owned())) } else { serde_json::from_str(text).ok() }
+/// The value that a text stands for: what it is as JSON, or itself where the schema takes text or it is no JSON; `None`:
+/// it holds what nothing can, and that was told.
+pub(crate) fn read_text(schema: &Schema, text: &str, path: &Path<'_>, findings: &mut Findings) -> Option<Value> {
+    let itself = || Some(Value::String(text.to_owned()));
+    if schema.takes_text() {
+        return itself();
+    }
+    let source = Source { name: String::new(), text: text.to_owned(), format: Format::Json };
+    let mut events = Events::new(&source);
+    let tree = Tree::literal(&mut events);
+    while events.next().0 != Event::End {}
+    if events.broken {
+        return itself();
+    }
+    let problems = std::mem::take(&mut events.problems).finish();
+    if problems.is_empty() {
+        return tree.map(|tree| tree.to_value());
+    }
+    for problem in problems {
+        let message = format!("`{path}`: {}", problem.message);
+        findings.push(Problem::error(problem.code, Span::default(), message).maybe_hint(problem.hint));
+    }
+    None
 }
 
 fn hint_for_text(schema: &Schema, text: &str) -> Option<String> {

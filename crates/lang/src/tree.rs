@@ -209,9 +209,14 @@ pub(crate) fn whole(number: &Number) -> Option<i128> {
     }
 }
 
-/// What is said of a number that JSON does not have, such as `.inf`.
+/// What is said of a number that [`yaml::json_number`] does not take, such as `.inf`.
 pub(crate) fn no_json_number(text: &str, span: Span) -> Problem {
-    Problem::error("wrong_type", span, format!("`{}` is no number that JSON can hold", shorten(text)))
+    let shown = shorten(text);
+    if !yaml::is_written_whole(text) {
+        return Problem::error("wrong_type", span, format!("`{shown}` is no number that JSON can hold"));
+    }
+    let hint = format!("whole numbers go from {} to {}", i64::MIN, i64::MAX);
+    Problem::error("out_of_range", span, format!("`{shown}` is too large to be held exactly")).hint(hint)
 }
 
 /// What is said of a text that no program can be given.

@@ -81,7 +81,8 @@ impl Takes {
 #[rustfmt::skip]
 const KEYWORDS: &[(Word, &str, Takes, &str)] = &[
     (Word::Type, "type", Takes::Types,
-        "What the value is: `string`, `integer`, `number`, `boolean`, `array`, `object`, `null`, or a list of these."),
+        "What the value is: `string`, `integer`, `number`, `boolean`, `array`, `object`, `null`, or a list of these. In \
+         expressions an `integer` is always a whole number (`2`), and a `number` always a real one (`2.0`)."),
     (Word::Enum, "enum", Takes::Values, "The values that it can have."),
     (Word::Const, "const", Takes::Value, "The only value that it can have."),
     (Word::Default, "default", Takes::Value,
