@@ -182,7 +182,7 @@ impl<'s, 'c> Builder<'s, 'c> {
                 Kind::Anything => {
                     let node = this.node(false);
                     match node {
-                        Some(node) if matches!(node.kind, NodeKind::Map(_) | NodeKind::Null) => {
+                        Some(node) if matches!(node.kind, NodeKind::Map(_) | NodeKind::Null | NodeKind::Broken) => {
                             this.data.metadata = Some(node);
                         }
                         Some(node) => {

@@ -721,8 +721,10 @@ impl Compiled {
             (None, None) => Ok(None),
             (None, Some(_)) => {
                 let text = self.expression_text(number);
+                let is_path = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-[]'".contains(&b));
+                let it = if is_path { text } else { "X" };
                 Err(format!(
-                    "`{text}` is null, and a text cannot hold that; guard it with has() or give a default with ? :"
+                    "`{text}` is null, and a text cannot hold that; give a default: `{it} != null ? {it} : '…'`"
                 ))
             }
         }
@@ -761,7 +763,7 @@ impl Compiled {
     /// A value of `with`: a text that is one expression takes the type of its value.
     pub(crate) fn node(&self, node: &Node, scope: Option<&Scope<'_>>) -> Result<Value, String> {
         Ok(match &node.kind {
-            NodeKind::Null => Value::Null,
+            NodeKind::Broken | NodeKind::Null => Value::Null,
             NodeKind::Bool(value) => Value::Bool(*value),
             NodeKind::Number(number) => Value::Number(number.clone()),
             NodeKind::Text(text) => {
@@ -803,7 +805,7 @@ fn to_text(value: &Value) -> Option<String> {
 
 pub(crate) fn any_text(node: &Node, test: &dyn Fn(&Text) -> bool) -> bool {
     match &node.kind {
-        NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => false,
+        NodeKind::Broken | NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => false,
         NodeKind::Text(text) => test(text),
         NodeKind::List(items) => items.iter().any(|item| any_text(item, test)),
         NodeKind::Map(entries) => entries.iter().any(|(_, _, node)| any_text(node, test)),

@@ -2121,3 +2121,38 @@ fn a_service_level_is_a_duration() {
         assert_eq!(judge(fine), "", "{fine}");
     }
 }
+
+#[test]
+fn what_cannot_be_taken_is_told_once() {
+    let plan = "plan_id: p\nversion: &v 1\nmetadata: *v\ninputs:\n  i: *v\n  a: {type: integer, default: .inf, enum: [1, .nan]}\n  \
+        b: {type: *v, minimum: *v, const: *v}\n  c: {type: array, items: *v, default: [1, .inf], required: [*v]}\n\
+        outputs: {o: *v}\nsteps:\n- *v\n- {id: a, uses: git.merge, with: {branch: *v, depth: 1e999}}\n\
+        - {id: b, uses: git.merge, with: *v, locks: [*v], retries: *v}\n";
+    let said = report_yaml(plan);
+    let wrong = |line: &&str| line.starts_with("error[");
+    let other =
+        said.lines().filter(wrong).filter(|line| !line.contains("[yaml_anchor]")).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!(other, @"
+    error[wrong_type]: `.inf` is no number that JSON can hold
+    error[wrong_type]: `.nan` is no number that JSON can hold
+    error[wrong_type]: `.inf` is no number that JSON can hold
+    error[wrong_type]: `1e999` is no number that JSON can hold
+    ");
+    let json = report(
+        r#"{"plan_id": "p", "inputs": {"a": {"type": "integer", "default": 1e400}},
+  "steps": [{"id": "a", "uses": "git.merge", "with": {"branch": -1e400}}]}"#,
+    );
+    insta::assert_snapshot!(json, @r#"
+    error[wrong_type]: `1e400` is no number that JSON can hold
+     --> plan.json:1:65
+      |
+    1 | {"plan_id": "p", "inputs": {"a": {"type": "integer", "default": 1e400}},
+      |                                                                 ^^^^^
+
+    error[wrong_type]: `-1e400` is no number that JSON can hold
+     --> plan.json:2:65
+      |
+    2 |   "steps": [{"id": "a", "uses": "git.merge", "with": {"branch": -1e400}}]}
+      |                                                                 ^^^^^^
+    "#);
+}

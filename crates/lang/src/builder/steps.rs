@@ -34,6 +34,7 @@ impl<'s> Builder<'s, '_> {
                 Event::MapStart => self.one_step(span),
                 Event::ListEnd => break,
                 Event::End => return,
+                Event::Scalar(scalar) if scalar.kind == ScalarKind::Broken => {}
                 other => {
                     let message = format!("a step is a map of fields, and this is {}", describe(&other));
                     self.problem(Problem::error("wrong_type", span, message));

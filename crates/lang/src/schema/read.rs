@@ -175,7 +175,8 @@ impl SchemaReader {
             Shape::Text(Some(text)) => Some(text.to_string()),
             _ => None,
         });
-        let is_sound = self.findings.problems.is_empty();
+        // A part that cannot be taken, which was told elsewhere, leaves no fingerprint.
+        let is_sound = self.findings.problems.is_empty() && tree.fingerprint().is_some();
         Declared { span, schema, default, description, is_sound }
     }
 
@@ -191,6 +192,9 @@ impl SchemaReader {
     }
 
     fn wrong(&mut self, tree: &Tree<'_>, path: &Path<'_>, wanted: &str, hint: Option<String>) {
+        if matches!(tree.shape, Shape::Unknown) {
+            return;
+        }
         let message = format!("`{path}` takes {wanted}, and this is {}", tree.called());
         self.findings.push(Problem::error("wrong_type", tree.span, message).maybe_hint(hint));
     }
@@ -222,15 +226,15 @@ impl SchemaReader {
                 // The caller checks it.
                 (Word::Default, ..) => {}
                 (Word::Const, ..) => {
-                    let print = value.fingerprint().unwrap_or_default();
-                    schema.rules.push(Rule::Constant(print, shown(value)));
+                    let print = value.fingerprint();
+                    schema.rules.extend(print.map(|print| Rule::Constant(print, shown(value))));
                     literals.push((value, "const", None));
                 }
                 (Word::Enum, _, Shape::List(values)) => {
                     if values.is_empty() {
                         self.bad(value.span, format!("`{path}` is empty, so nothing fits"), None);
                     }
-                    schema.rules.push(Rule::OneOf(choices(values)));
+                    schema.rules.extend(choices(values).map(Rule::OneOf));
                     literals.extend(values.iter().enumerate().map(|(at, value)| (value, "enum", Some(at))));
                 }
                 (Word::Examples, _, Shape::List(values)) => {
@@ -457,16 +461,17 @@ fn shown(tree: &Tree<'_>) -> String {
     }
 }
 
-fn choices(values: &[Tree<'_>]) -> Choices {
+/// `None`: one of them cannot be taken.
+fn choices(values: &[Tree<'_>]) -> Option<Choices> {
     let words = values.iter().filter_map(|value| match &value.shape {
         Shape::Text(Some(text)) => Some(text.to_string()),
         _ => None,
     });
-    Choices {
-        fingerprints: values.iter().filter_map(Tree::fingerprint).collect(),
+    Some(Choices {
+        fingerprints: values.iter().map(Tree::fingerprint).collect::<Option<_>>()?,
         shown: values.iter().take(SHOWN_CHOICES).map(shown).collect(),
         words: words.collect(),
-    }
+    })
 }
 
 /// The keywords as a JSON Schema, for editors.
