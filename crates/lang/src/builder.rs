@@ -89,6 +89,13 @@ impl<'s, 'c> Builder<'s, 'c> {
         }
         // What follows the plan is checked too.
         while self.events.next().0 != Event::End {}
+        // On the line on which the text breaks off, what was read last may be no more than the beginning of a text that
+        // wants quotes.
+        if let Some(stretch) = self.events.doubtful
+            && !self.source.slice(stretch).contains('\n')
+        {
+            self.events.problems.forget(stretch);
+        }
         let count = self.data.strings.len();
         self.data.step_of.resize(count, NO_STEP);
         self.data.strings.shrink();
@@ -147,6 +154,12 @@ impl<'s, 'c> Builder<'s, 'c> {
         }
         let message = format!("`{field}` takes {wanted}, and this is {}", describe(found));
         let mut problem = Problem::error("wrong_type", span, message);
+        if *found == Event::MapStart
+            && let Event::Key(key) = &self.events.peek().0
+            && key.contains("${{")
+        {
+            problem = problem.hint("text that holds `: ` stands in quotes");
+        }
         if let Event::Scalar(scalar) = found {
             if scalar.kind == ScalarKind::Broken {
                 return;

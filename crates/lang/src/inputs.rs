@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::compile::{MAX_TEXT_BYTES, Options};
 use crate::events::{Event, Events};
 use crate::plan::Data;
-use crate::problem::{Problem, Problems, shorten};
+use crate::problem::{Origin, Problem, Problems, shorten};
 use crate::schema::read::Declared;
 use crate::schema::{Findings, Schema, check_value};
 use crate::source::{Format, Source, Span};
@@ -19,6 +19,33 @@ pub enum Given {
     Text(String),
     /// A value with its type.
     Value(Value),
+    /// A text from a file.
+    TextAt(String, Origin),
+    /// A value with its type, from a file.
+    ValueAt(Value, Origin),
+}
+
+/// What a value from outside is, wherever it comes from.
+pub(crate) enum Form<'a> {
+    Text(&'a str),
+    Value(&'a Value),
+}
+
+impl Given {
+    pub(crate) fn form(&self) -> Form<'_> {
+        match self {
+            Given::Text(text) | Given::TextAt(text, _) => Form::Text(text),
+            Given::Value(value) | Given::ValueAt(value, _) => Form::Value(value),
+        }
+    }
+
+    /// Where it comes from, if that is known.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        match self {
+            Given::Text(_) | Given::Value(_) => None,
+            Given::TextAt(_, origin) | Given::ValueAt(_, origin) => Some(origin),
+        }
+    }
 }
 
 impl From<String> for Given {
@@ -53,10 +80,7 @@ pub(crate) fn inputs(data: &Data, options: &Options, problems: &mut Problems) ->
         };
         out.insert(name.to_owned(), value);
     }
-    for mut problem in findings.problems {
-        problem.span = None;
-        problems.push(problem);
-    }
+    findings.problems.into_iter().for_each(|problem| problems.push(problem));
     if weight_of_map(&out) > MAX_TEXT_BYTES {
         let message = format!("the inputs have more than {MAX_TEXT_BYTES} bytes together");
         let problem = Problem::error("too_long", Span::default(), message).nowhere();
@@ -81,9 +105,9 @@ fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> 
     let before = findings.problems.len();
     let section = Path::new("inputs");
     let path = section.name(name);
-    let value = match given {
-        Given::Value(value) => Some(value.clone()),
-        Given::Text(text) => read_text(schema, text, &path, findings),
+    let value = match given.form() {
+        Form::Value(value) => Some(value.clone()),
+        Form::Text(text) => read_text(schema, text, &path, findings),
     };
     if let Some(value) = &value {
         check_value(schema, value, &path, findings);
@@ -91,8 +115,9 @@ fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> 
     let told = findings.problems.get_mut(before..).unwrap_or_default();
     let fits = told.is_empty();
     for problem in told {
-        problem.message = format!("--var {}: {}", shorten(name), problem.message);
-        if let (None, Given::Text(text)) = (&problem.hint, given) {
+        problem.span = None;
+        problem.origin = given.origin().cloned();
+        if let (None, Form::Text(text)) = (&problem.hint, given.form()) {
             problem.hint = hint_for_text(schema, text);
         }
     }

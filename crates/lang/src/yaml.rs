@@ -107,6 +107,11 @@ impl<'s> YamlTokens<'s> {
         }
         let problem =
             Problem::error("yaml_syntax", Span::new(at, at + width), format!("this is not YAML: {}", error.info()));
+        let line_start = self.text[..self.text.len() - rest.len()].rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.text[line_start..].lines().next().unwrap_or_default();
+        if line.split_once("${{").is_some_and(|(before, _)| !before.contains(['"', '\''])) {
+            return problem.hint("put the whole text that holds `${{` in quotes");
+        }
         if rest.starts_with('\t') || error.info().contains("tab") {
             return problem.hint("indent with spaces, not with tabs");
         }

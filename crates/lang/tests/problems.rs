@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_lang::{Format, Given, MAX_PROBLEMS, Options, Problem, Source, load, render_all};
+use baton_lang::{Format, Given, MAX_PROBLEMS, Options, Problem, Source, load, parse_var_file, render_all};
 use serde_json::{Value, json};
 
 fn catalog() -> BTreeMap<String, Value> {
@@ -1881,24 +1881,24 @@ fn what_is_given_has_to_fit() {
     let vars = given.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let problems = told(&source, &Options { vars, ..Options::default() });
     insta::assert_snapshot!(render_all(&problems, &source, false), @r#"
-    error[wrong_type]: --var V: a variable takes text, and this is a list
+    error[wrong_type]: the variable `V` takes text, and this is a list
       = help: values of other types are `inputs`
 
-    error[wrong_type]: --var other: the plan has no input `other`, and a variable takes text; this is a map
+    error[wrong_type]: the plan has no input `other`, and a variable takes text; this is a map
       = help: declare it under `inputs`
 
-    error[bad_input]: --var count: `inputs.count` is at least 2, and this is 1
+    error[bad_input]: `inputs.count` is at least 2, and this is 1
 
-    error[bad_input]: --var flag: `inputs.flag` takes true or false, and this is the text "yes"
+    error[bad_input]: `inputs.flag` takes true or false, and this is the text "yes"
       = help: write true
 
-    error[bad_input]: --var names: `inputs.names` takes a list, and this is the text "a,b"
+    error[bad_input]: `inputs.names` takes a list, and this is the text "a,b"
       = help: lists and maps are written as JSON, such as '["a", "b"]' or '{"a": 1}'
 
-    error[bad_input]: --var mode: `inputs.mode` cannot be the text "fsat"
+    error[bad_input]: `inputs.mode` cannot be the text "fsat"
       = help: did you mean `fast`?
 
-    error[bad_input]: --var small: `inputs.small` takes text, and this is a list
+    error[bad_input]: `inputs.small` takes text, and this is a list
 
     warning[unused_variable]: the plan has no variable and no input `W`, so its value is not used
       = help: did you mean `V`?
@@ -2155,4 +2155,100 @@ fn what_cannot_be_taken_is_told_once() {
     2 |   "steps": [{"id": "a", "uses": "git.merge", "with": {"branch": -1e400}}]}
       |                                                                 ^^^^^^
     "#);
+}
+
+#[test]
+fn yaml_an_expression_without_quotes() {
+    let errors = |text: &str| {
+        let said = report_yaml(&format!("plan_id: p\nsteps:\n- id: a\n  command: x\n  {text}\n"));
+        said.lines().filter(|line| line.starts_with("error[") || line.contains("help:")).collect::<Vec<_>>().join("\n")
+    };
+    let told = [
+        "name: ${{ vars.a ? vars.b : 'c' }}",
+        "args:\n  - ${{ vars.a ? vars.b : 'c' }}",
+        "args:\n  - ${{ vars.a ? vars.b : vars.c }}",
+        "args: [${{ vars.a ? vars.b : 'c' }}]",
+        "env: {A: ${{ vars.a }}}",
+        "condition: 1 > 2 ? true : false",
+        "args: [\"${{ 1 + }}\"]\n  cwd: ${{ {'k': 1}.k }}",
+        "args: [\"${{ 1\"]\n  cwd: [",
+    ];
+    insta::assert_snapshot!(told.map(errors).join("\n\n"), @"
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+      = help: put the whole text that holds `${{` in quotes
+
+    error[yaml_syntax]: this is not YAML: invalid trailing content after double-quoted scalar
+      = help: put the whole text that holds `${{` in quotes
+
+    error[wrong_type]: `args` takes texts, and this is a map
+      = help: text that holds `: ` stands in quotes
+
+    error[yaml_syntax]: this is not YAML: while parsing a flow sequence, expected ',' or ']'
+      = help: put the whole text that holds `${{` in quotes
+
+    error[yaml_syntax]: this is not YAML: while parsing a flow mapping, did not find expected ',' or '}'
+      = help: put the whole text that holds `${{` in quotes
+
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+      = help: text that holds `: ` stands in quotes
+
+    error[bad_expression]: the expression cannot be read: mismatched input 'the end' expecting expression
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+      = help: put the whole text that holds `${{` in quotes
+
+    error[bad_template]: `${{` has no `}}` after it
+      = help: an expression is written ${{ like this }}
+    error[wrong_type]: `cwd` takes text, and this is a list
+    error[yaml_syntax]: this is not YAML: while parsing a node, did not find expected node content
+      = help: look at the indentation, at quotes and brackets that do not end, at the line before
+    ");
+    insta::assert_snapshot!(report_yaml("plan_id: p\noutputs:\n  o: ${{ a ? b : 'c' }}\nsteps: []\n"), @"
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+     --> plan.yaml:3:16
+      |
+    3 |   o: ${{ a ? b : 'c' }}
+      |                ^
+      = help: put the whole text that holds `${{` in quotes
+    ");
+}
+
+#[test]
+fn what_a_file_gives_is_told_with_its_place_there() {
+    let plan = "plan_id: p\nvars: {V: v}\ninputs:\n  n: {type: integer, default: 1}\n  m: {type: array, default: []}\n\
+        steps: [{id: a, command: x}]\n";
+    let source = Source::new("plan.yaml", plan);
+    let given = "n: x\nm:\n  k: 1\nV: [1]\nW: 1\nn_: 2\nO: {}\n";
+    let vars = parse_var_file("values.yaml", given).expect("they are values");
+    let problems = told(&source, &Options { vars, ..Options::default() });
+    insta::assert_snapshot!(render_all(&problems, &source, false), @r#"
+    error[wrong_type]: the plan has no input `O`, and a variable takes text; this is a map
+     --> values.yaml:7
+      = help: did you mean `n`?
+
+    error[wrong_type]: the variable `V` takes text, and this is a list
+     --> values.yaml:4
+      = help: values of other types are `inputs`
+
+    error[bad_input]: `inputs.n` takes a whole number, and this is the text "x"
+     --> values.yaml:1
+
+    error[bad_input]: `inputs.m` takes a list, and this is a map
+     --> values.yaml:2
+
+    warning[unused_variable]: the plan has no variable and no input `W`, so its value is not used
+     --> values.yaml:5
+      = help: did you mean `V`?
+
+    warning[unused_variable]: the plan has no variable and no input `n_`, so its value is not used
+     --> values.yaml:6
+      = help: did you mean `n`?
+    "#);
+    let place = |problem: &Problem| {
+        let json = problem.to_json(&source);
+        format!("{} {} {}", json["file"], json["line"], json["column"])
+    };
+    insta::assert_snapshot!(problems.iter().map(place).collect::<Vec<_>>().join(", "), @r#""values.yaml" 7 null, "values.yaml" 4 null, "values.yaml" 1 null, "values.yaml" 2 null, "values.yaml" 5 null, "values.yaml" 6 null"#);
+    let vars = BTreeMap::from([("n".to_owned(), "x".into())]);
+    let problems = told(&source, &Options { vars, ..Options::default() });
+    insta::assert_snapshot!(problems.iter().map(place).collect::<Vec<_>>().join(", "), @"null null null");
 }

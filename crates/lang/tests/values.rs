@@ -61,10 +61,10 @@ fn a_text_is_read_by_the_type_that_is_wanted() {
     assert_eq!(take(&typed("array"), "[1, \"b\"]"), Ok(json!([1, "b"])));
     assert_eq!(take(&typed("object"), "{\"k\": null}"), Ok(json!({"k": null})));
     let said = |kind: &str, text: &str| take(&typed(kind), text).expect_err("it does not fit");
-    assert_eq!(said("integer", "3.5"), "--var x: `inputs.x` takes a whole number, and this is the number 3.5");
-    assert_eq!(said("integer", "three"), "--var x: `inputs.x` takes a whole number, and this is the text \"three\"");
-    assert_eq!(said("integer", "\"3\""), "--var x: `inputs.x` takes a whole number, and this is the text \"3\"");
-    assert_eq!(said("array", ""), "--var x: `inputs.x` takes a list, and this is the text \"\"");
+    assert_eq!(said("integer", "3.5"), "`inputs.x` takes a whole number, and this is the number 3.5");
+    assert_eq!(said("integer", "three"), "`inputs.x` takes a whole number, and this is the text \"three\"");
+    assert_eq!(said("integer", "\"3\""), "`inputs.x` takes a whole number, and this is the text \"3\"");
+    assert_eq!(said("array", ""), "`inputs.x` takes a list, and this is the text \"\"");
     assert!(said("array", &"[".repeat(100_000)).len() < 200);
     assert!(take(&typed("string"), Given::Value(json!(3))).is_err(), "a value keeps its type");
     // In an expression 1.0 would not go with 1.
@@ -113,17 +113,17 @@ fn no_whole_number_becomes_another_one() {
         said(&typed("object"), "{\"k\": 18446744073709551617, \"k\": 1}".into()),
     ];
     insta::assert_snapshot!(told.join("\n"), @"
-    --var x: `inputs.x` takes a whole number, and 9223372036854775808 is too large to be held exactly
-    --var x: `inputs.x`: `12345678901234567890123` is too large to be held exactly
-    --var x: `inputs.x` takes a whole number, and 1e+20 is too large to be held exactly
-    --var x: `inputs.x` takes a whole number, and 9007199254740992.0 is too large to be exact in this notation
-    --var x: `inputs.x`: `1e400` is no number that JSON can hold
-    --var x: `inputs.x` takes a whole number, and 18446744073709551615 is too large to be held exactly
-    --var x: `inputs.x` takes a number, and 9007199254740993 is too large to be held exactly as one
-    --var x: `inputs.x`: `-12345678901234567890123` is too large to be held exactly
-    --var x: `inputs.x` takes a number, and 18446744073709551615 is too large to be held exactly as one
-    --var x: `inputs.x[1]` takes a whole number, and 1.8446744073709552e+19 is too large to be held exactly
-    --var x: `inputs.x`: `18446744073709551617` is too large to be held exactly; --var x: `inputs.x`: `k` is given twice
+    `inputs.x` takes a whole number, and 9223372036854775808 is too large to be held exactly
+    `inputs.x`: `12345678901234567890123` is too large to be held exactly
+    `inputs.x` takes a whole number, and 1e+20 is too large to be held exactly
+    `inputs.x` takes a whole number, and 9007199254740992.0 is too large to be exact in this notation
+    `inputs.x`: `1e400` is no number that JSON can hold
+    `inputs.x` takes a whole number, and 18446744073709551615 is too large to be held exactly
+    `inputs.x` takes a number, and 9007199254740993 is too large to be held exactly as one
+    `inputs.x`: `-12345678901234567890123` is too large to be held exactly
+    `inputs.x` takes a number, and 18446744073709551615 is too large to be held exactly as one
+    `inputs.x[1]` takes a whole number, and 1.8446744073709552e+19 is too large to be held exactly
+    `inputs.x`: `18446744073709551617` is too large to be held exactly; `inputs.x`: `k` is given twice
     ");
     let plan = "plan_id: p\ninputs: {a: {type: integer, default: 12345678901234567890123},\n  \
         b: {type: integer, enum: [1, 9223372036854775808], default: 1},\n  \
