@@ -165,7 +165,13 @@ impl<'s, 'c> Builder<'s, 'c> {
                 return;
             }
             let text = shorten(&scalar.text);
-            if wanted.contains("list") && scalar.kind != ScalarKind::Null {
+            // Whether it would be taken if it stood in quotes.
+            let goes_quoted = match wanted {
+                "text" | "texts" => true,
+                "a name" => field == "plan_id" || scalar.kind == ScalarKind::Bool,
+                _ => false,
+            };
+            if wanted.contains("list") && wanted != "a list of steps" && scalar.kind != ScalarKind::Null {
                 let quoted = if scalar.kind == ScalarKind::Text { format!("\"{text}\"") } else { text };
                 problem = problem.hint(format!("write [{quoted}]"));
             } else if wanted == "true or false" {
@@ -176,7 +182,7 @@ impl<'s, 'c> Builder<'s, 'c> {
                 if scalar.text.trim().parse::<f64>().is_ok() {
                     problem = problem.hint(format!("without quotes: {text}"));
                 }
-            } else if matches!(scalar.kind, ScalarKind::Number | ScalarKind::Bool) {
+            } else if goes_quoted && matches!(scalar.kind, ScalarKind::Number | ScalarKind::Bool) {
                 problem = problem.hint(format!("in quotes it is text: \"{text}\""));
             }
         }

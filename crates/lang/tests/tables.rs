@@ -132,7 +132,16 @@ fn every_keyword_of_schemas_stands_in_the_reference_and_is_read() {
             "additionalProperties" => json!({}),
             _ => sample(takes),
         };
-        let input = json!({"type": "string", "default": "x", key: value});
+        let (kind, default) = match key.as_str() {
+            "minimum" | "maximum" => ("integer", json!(1)),
+            "exclusiveMinimum" => ("number", json!(1.5)),
+            "exclusiveMaximum" => ("number", json!(0.5)),
+            "minItems" | "maxItems" | "uniqueItems" | "items" => ("array", json!(["x"])),
+            "required" | "properties" | "additionalProperties" => ("object", json!({"x": {}})),
+            _ => ("string", json!("x")),
+        };
+        let mut input = json!({"type": kind, "default": default});
+        input[key] = value;
         let plan = json!({"plan_id": "p", "inputs": {"a": input}, "steps": [{"id": "s", "command": "c"}]});
         let source = Source::new("p.json", plan.to_string());
         let loaded = load(&source, &BTreeMap::new(), &Options::default());

@@ -303,21 +303,21 @@ fn steps_keep_to_the_outputs_that_they_declare() {
 
 const OUTPUTS: &str = "plan_id: p\nvars: {V: v}\ninputs: {n: {type: integer, default: 3}}\noutputs:\n  \
     url: 'http://${V}/${{ steps.b.outputs.path }}'\n  typed: ['${{ inputs.n }}', 1.5, null, {k: '${{ steps.a.outputs.list }}'}]\n  \
-    how: '${{ steps.a.status }}'\n  last: '${{ steps.f.outputs.x }}'\n  plain: text\nsteps:\n- {id: a, command: x}\n\
-    - {id: b, command: x, depends_on: [a]}\nfinally: [{id: f, command: x}]\n";
+    how: '${{ steps.a.status }}'\n  plain: text\nsteps:\n- {id: a, command: x}\n\
+    - {id: b, command: x, depends_on: [a]}\n";
 
 #[test]
 fn a_plan_comes_to_its_outputs() {
     let compiled = compile(OUTPUTS, &[]);
     assert!(compiled.has_outputs() && compiled.graph.has_outputs());
     let outputs = |steps: Value| with_scope(&steps, &compiled, |scope| compiled.outputs(scope)).map(Value::Object);
-    let all = json!({"a": {"list": [1]}, "b": {"path": "p"}, "f": {"x": true}});
+    let all = json!({"a": {"list": [1]}, "b": {"path": "p"}});
     assert_eq!(
         outputs(all),
-        Ok(json!({"url": "http://v/p", "typed": [3, 1.5, null, {"k": [1]}], "how": "succeeded", "last": true,
+        Ok(json!({"url": "http://v/p", "typed": [3, 1.5, null, {"k": [1]}], "how": "succeeded",
             "plain": "text"}))
     );
-    insta::assert_snapshot!(outputs(json!({"a": {}, "b": {"path": null}, "f": {}})).expect_err("some are missing"), @"the output `url`: `steps.b.outputs.path` is null, and a text cannot hold that; give a default: `steps.b.outputs.path != null ? steps.b.outputs.path : '…'`; the output `typed`: `steps.a.outputs.list` could not be computed: there is no `list`; guard it with has() (where steps.a.outputs is {}); the output `last`: `steps.f.outputs.x` could not be computed: there is no `x`; guard it with has() (where steps.f.outputs is {})");
+    insta::assert_snapshot!(outputs(json!({"a": {}, "b": {"path": null}})).expect_err("some are missing"), @"the output `url`: `steps.b.outputs.path` is null, and a text cannot hold that; give a default: `steps.b.outputs.path != null ? steps.b.outputs.path : '…'`; the output `typed`: `steps.a.outputs.list` could not be computed: there is no `list`; guard it with has() (where steps.a.outputs is {})");
     let plan = "plan_id: p\n\
         outputs: {o: \"x${{ steps['a-b'].outputs.n }} ${{ true ? null : 1 }}\"}\n\
         steps: [{id: a-b, command: x}]\n";
@@ -336,8 +336,8 @@ fn a_slice_leaves_outputs_out() {
     let compiled = load_with(OUTPUTS, &Options { selection, ..Options::default() }).expect("outputs refuse no slice");
     let outputs = |steps: Value| with_scope(&steps, &compiled, |scope| compiled.outputs(scope)).map(Value::Object);
     assert_eq!(
-        outputs(json!({"a": {"list": []}, "f": {"x": 1}})),
-        Ok(json!({"typed": [3, 1.5, null, {"k": []}], "how": "succeeded", "last": 1, "plain": "text"}))
+        outputs(json!({"a": {"list": []}})),
+        Ok(json!({"typed": [3, 1.5, null, {"k": []}], "how": "succeeded", "plain": "text"}))
     );
 }
 
