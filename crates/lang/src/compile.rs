@@ -103,6 +103,7 @@ impl Plan {
         undefined(data, &vars, Some(&selected), &mut problems);
         kept_outputs(data, &selected, options, &mut problems);
         unused(data, options, &mut problems);
+        artifacts(data, &vars, &selected, &mut problems);
         if check::has_templates(data) {
             let name = |text| Cow::Owned(fill(data, text, &vars));
             check::consumes(data, name, &mut problems);
@@ -405,6 +406,18 @@ fn unused(data: &Data, options: &Options, problems: &mut Problems) {
         let origin = options.vars.get(name).and_then(Given::origin);
         let problem = Problem::warning("unused_variable", Span::default(), message).given(origin);
         problems.push(problem.maybe_hint(hint));
+    }
+}
+
+/// Patterns of files that lead out of a step's folder now that variables are put in.
+fn artifacts(data: &Data, vars: &BTreeMap<String, String>, selected: &[bool], problems: &mut Problems) {
+    for (at, step) in data.steps.iter().enumerate().filter(|(at, _)| selected[*at]) {
+        let patterns = data.body(at as u32).artifacts.iter();
+        for text in patterns.filter(|text| matches!(text.form(), Form::Template(_))) {
+            check::leads_out(&fill(data, *text, vars), step.span)
+                .into_iter()
+                .for_each(|problem| problems.push(problem));
+        }
     }
 }
 

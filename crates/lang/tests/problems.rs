@@ -2447,3 +2447,57 @@ fn hints_lead_to_what_is_taken() {
       |               ^
     "#);
 }
+
+#[test]
+fn artifacts_stand_beneath_the_working_folder() {
+    let plan = r#"{"plan_id": "p", "vars": {"V": "..", "W": "w"}, "steps": [
+  {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[path-outside]: the artifact pattern `/etc/*` leads out of the step's working folder
+     --> plan.json:2:45
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+      |                                             ^^^^^^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `a/../b` leads out of the step's working folder
+     --> plan.json:2:55
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+      |                                                       ^^^^^^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `.//a` leads out of the step's working folder
+     --> plan.json:2:65
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+      |                                                                 ^^^^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+    "#);
+    let plan = r#"{"plan_id": "p", "vars": {"V": "..", "W": "w"}, "steps": [
+  {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[path-outside]: the artifact pattern `a/../b` leads out of the step's working folder
+     --> plan.json:2:10
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+      |          ^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `w/../x` leads out of the step's working folder
+     --> plan.json:2:10
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+      |          ^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `/n` leads out of the step's working folder
+     --> plan.json:2:10
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+      |          ^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+    "#);
+}
