@@ -116,7 +116,7 @@ fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> 
     let fits = told.is_empty();
     for problem in told {
         problem.span = None;
-        problem.origin = given.origin().cloned();
+        problem.origin = given.origin().cloned().map(Box::new);
         if let (None, Form::Text(text)) = (&problem.hint, given.form()) {
             problem.hint = hint_for_text(schema, text);
         }
@@ -124,8 +124,8 @@ fn take(name: &str, schema: &Schema, given: &Given, findings: &mut Findings) -> 
     value.filter(|_| fits).map(|value| schema.with_typed_numbers(value))
 }
 
-/// The value that a text stands for: what it is as JSON, or itself where the schema takes text or it is no JSON; `None`:
-/// it holds what nothing can, and that was told.
+/// The value that a text stands for: what it is as JSON, or itself where the schema takes text or it is no JSON.
+/// `None`: something in it cannot be taken, and that was told.
 pub(crate) fn read_text(schema: &Schema, text: &str, path: &Path<'_>, findings: &mut Findings) -> Option<Value> {
     let itself = || Some(Value::String(text.to_owned()));
     if schema.takes_text() {

@@ -51,7 +51,7 @@ pub struct Problem {
     /// Where; `None`: in no place of the text (such as a command-line option).
     pub span: Option<Span>,
     /// The place in another file, of the value that it is about.
-    pub origin: Option<Origin>,
+    pub origin: Option<Box<Origin>>,
     /// What to do.
     pub hint: Option<String>,
     /// Other places that belong to it, with what is there.
@@ -82,7 +82,7 @@ impl Problem {
 
     /// About a value from outside.
     pub(crate) fn given(self, origin: Option<&Origin>) -> Self {
-        Self { span: None, origin: origin.cloned(), ..self }
+        Self { span: None, origin: origin.cloned().map(Box::new), ..self }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
