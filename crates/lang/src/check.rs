@@ -31,7 +31,7 @@ pub(crate) fn check(source: &Source, data: &mut Data, links: &Links, problems: &
     }
 }
 
-/// A pattern of `artifacts` that finds nothing beneath the step's working folder, so that the run refuses it.
+/// What is said of a pattern of `artifacts` that the run would refuse, for it leads out of the step's working folder.
 pub(crate) fn leads_out(pattern: &str, span: Span) -> Option<Problem> {
     let beneath = pattern.strip_prefix("./").unwrap_or(pattern);
     if !beneath.starts_with('/') && beneath.split('/').all(|part| part != "..") {
