@@ -89,6 +89,13 @@ impl<'s, 'c> Builder<'s, 'c> {
         }
         // What follows the plan is checked too.
         while self.events.next().0 != Event::End {}
+        // On the line on which the text breaks off, what was read last may be no more than the beginning of a text that
+        // wants quotes.
+        if let Some(stretch) = self.events.doubtful
+            && !self.source.slice(stretch).contains('\n')
+        {
+            self.events.problems.forget(stretch);
+        }
         let count = self.data.strings.len();
         self.data.step_of.resize(count, NO_STEP);
         self.data.strings.shrink();
@@ -147,12 +154,24 @@ impl<'s, 'c> Builder<'s, 'c> {
         }
         let message = format!("`{field}` takes {wanted}, and this is {}", describe(found));
         let mut problem = Problem::error("wrong_type", span, message);
+        if *found == Event::MapStart
+            && let Event::Key(key) = &self.events.peek().0
+            && key.contains("${{")
+        {
+            problem = problem.hint("text that holds `: ` stands in quotes");
+        }
         if let Event::Scalar(scalar) = found {
             if scalar.kind == ScalarKind::Broken {
                 return;
             }
             let text = shorten(&scalar.text);
-            if wanted.contains("list") && scalar.kind != ScalarKind::Null {
+            // Whether it would be taken if it stood in quotes.
+            let goes_quoted = match wanted {
+                "text" | "texts" => true,
+                "a name" => field == "plan_id" || scalar.kind == ScalarKind::Bool,
+                _ => false,
+            };
+            if wanted.contains("list") && wanted != "a list of steps" && scalar.kind != ScalarKind::Null {
                 let quoted = if scalar.kind == ScalarKind::Text { format!("\"{text}\"") } else { text };
                 problem = problem.hint(format!("write [{quoted}]"));
             } else if wanted == "true or false" {
@@ -163,7 +182,7 @@ impl<'s, 'c> Builder<'s, 'c> {
                 if scalar.text.trim().parse::<f64>().is_ok() {
                     problem = problem.hint(format!("without quotes: {text}"));
                 }
-            } else if matches!(scalar.kind, ScalarKind::Number | ScalarKind::Bool) {
+            } else if goes_quoted && matches!(scalar.kind, ScalarKind::Number | ScalarKind::Bool) {
                 problem = problem.hint(format!("in quotes it is text: \"{text}\""));
             }
         }
@@ -182,7 +201,7 @@ impl<'s, 'c> Builder<'s, 'c> {
                 Kind::Anything => {
                     let node = this.node(false);
                     match node {
-                        Some(node) if matches!(node.kind, NodeKind::Map(_) | NodeKind::Null) => {
+                        Some(node) if matches!(node.kind, NodeKind::Map(_) | NodeKind::Null | NodeKind::Broken) => {
                             this.data.metadata = Some(node);
                         }
                         Some(node) => {

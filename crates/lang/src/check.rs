@@ -31,6 +31,17 @@ pub(crate) fn check(source: &Source, data: &mut Data, links: &Links, problems: &
     }
 }
 
+/// What is said of a pattern of `artifacts` that the run would refuse, for it leads out of the step's working folder.
+pub(crate) fn leads_out(pattern: &str, span: Span) -> Option<Problem> {
+    let beneath = pattern.strip_prefix("./").unwrap_or(pattern);
+    if !beneath.starts_with('/') && beneath.split('/').all(|part| part != "..") {
+        return None;
+    }
+    let message = format!("the artifact pattern `{}` leads out of the step's working folder", shorten(pattern));
+    let hint = "patterns are relative to `cwd`, and go beneath it";
+    Some(Problem::error("path-outside", span, message).hint(hint))
+}
+
 /// Whether names of resources have variables in them, so that they can be compared only when those are known.
 pub(crate) fn has_templates(data: &Data) -> bool {
     let is_template = |text: &Text| matches!(text.form(), Form::Template(_));

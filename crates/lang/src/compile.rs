@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::check;
 use crate::expr::{Facts, type_name};
-use crate::inputs::{Given, inputs};
+use crate::inputs::{self, Given};
 use crate::plan::{Action, Data, Form, Node, NodeKind, Part, Plan, Step, Text, What};
 use crate::problem::{Problem, Problems, Severity, nearest, shorten};
 use crate::schema::{Findings, check_value};
@@ -112,11 +112,12 @@ impl Plan {
         let data = &self.0;
         let mut problems = Problems::default();
         let vars = variables(data, options, &mut problems);
-        let inputs = inputs(data, options, &mut problems);
+        let inputs = inputs::inputs(data, options, &mut problems);
         let selected = select(data, &vars, options, &mut problems);
         undefined(data, &vars, Some(&selected), &mut problems);
         kept_outputs(data, &selected, options, &mut problems);
         unused(data, options, &mut problems);
+        artifacts(data, &vars, &selected, &mut problems);
         if check::has_templates(data) {
             let name = |text| Cow::Owned(fill(data, text, &vars));
             check::consumes(data, name, &mut problems);
@@ -161,7 +162,7 @@ impl Plan {
 /// The problems of undefined variables and inputs in a plan that has other errors too, so that all are told at once.
 pub(crate) fn undefined_only(data: &Data, options: &Options, problems: &mut Problems) {
     let vars = variables(data, options, problems);
-    inputs(data, options, problems);
+    inputs::inputs(data, options, problems);
     undefined(data, &vars, None, problems);
 }
 
@@ -170,10 +171,10 @@ fn variables(data: &Data, options: &Options, problems: &mut Problems) -> BTreeMa
     let mut vars = BTreeMap::new();
     for (name, given) in options.vars.iter().filter(|(name, _)| data.input(name).is_none()) {
         if is_variable_name(name) {
-            let value = match given {
-                Given::Text(text) => text.clone(),
-                Given::Value(value) => {
-                    problems.push(no_text(data, name, value, problems));
+            let value = match given.form() {
+                inputs::Form::Text(text) => text.to_owned(),
+                inputs::Form::Value(value) => {
+                    problems.push(no_text(data, name, value, problems).given(given.origin()));
                     String::new()
                 }
             };
@@ -266,15 +267,14 @@ fn no_text(data: &Data, name: &str, value: &Value, problems: &Problems) -> Probl
     let found = Tree::from_value(value).called();
     let shown = shorten(name);
     let (message, hint) = if data.variable_names().any(|variable| variable == name) {
-        let message = format!("--var {shown}: a variable takes text, and this is {found}");
+        let message = format!("the variable `{shown}` takes text, and this is {found}");
         (message, "values of other types are `inputs`".to_owned())
     } else {
-        let message =
-            format!("--var {shown}: the plan has no input `{shown}`, and a variable takes text; this is {found}");
+        let message = format!("the plan has no input `{shown}`, and a variable takes text; this is {found}");
         let near = problems.suggest(name, data.input_names());
         (message, near.unwrap_or_else(|| "declare it under `inputs`".to_owned()))
     };
-    Problem::error("wrong_type", Span::default(), message).nowhere().hint(hint)
+    Problem::error("wrong_type", Span::default(), message).hint(hint)
 }
 
 fn define_hint(data: &Data, name: &str, problems: &Problems) -> String {
@@ -398,7 +398,7 @@ fn undefined(data: &Data, vars: &BTreeMap<String, String>, selected: Option<&[bo
 /// Values that the command line gives and the plan has no use for.
 fn unused(data: &Data, options: &Options, problems: &mut Problems) {
     // What is no text was told before.
-    let texts = options.vars.iter().filter(|(_, given)| matches!(given, Given::Text(_)));
+    let texts = options.vars.iter().filter(|(_, given)| matches!(given.form(), inputs::Form::Text(_)));
     let mut candidates: BTreeSet<&str> = texts.map(|(name, _)| name.as_str()).collect();
     for name in data.variable_names().chain(data.input_names()) {
         candidates.remove(name);
@@ -435,8 +435,21 @@ fn unused(data: &Data, options: &Options, problems: &mut Problems) {
         let known = if data.inputs.is_empty() { "variable" } else { "variable and no input" };
         let message = format!("the plan has no {known} `{}`, so its value is not used", shorten(name));
         let hint = problems.suggest(name, data.variable_names().chain(data.input_names()));
-        let problem = Problem::warning("unused_variable", Span::default(), message).nowhere();
+        let origin = options.vars.get(name).and_then(Given::origin);
+        let problem = Problem::warning("unused_variable", Span::default(), message).given(origin);
         problems.push(problem.maybe_hint(hint));
+    }
+}
+
+/// Patterns of files that lead out of a step's folder now that variables are put in.
+fn artifacts(data: &Data, vars: &BTreeMap<String, String>, selected: &[bool], problems: &mut Problems) {
+    for (at, step) in data.steps.iter().enumerate().filter(|(at, _)| selected[*at]) {
+        let patterns = data.body(at as u32).artifacts.iter();
+        for text in patterns.filter(|text| matches!(text.form(), Form::Template(_))) {
+            check::leads_out(&fill(data, *text, vars), step.span)
+                .into_iter()
+                .for_each(|problem| problems.push(problem));
+        }
     }
 }
 
@@ -757,8 +770,10 @@ impl Compiled {
             (None, None) => Ok(None),
             (None, Some(_)) => {
                 let text = self.expression_text(number);
+                let is_path = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-[]'".contains(&b));
+                let it = if is_path { text } else { "X" };
                 Err(format!(
-                    "`{text}` is null, and a text cannot hold that; guard it with has() or give a default with ? :"
+                    "`{text}` is null, and a text cannot hold that; give a default: `{it} != null ? {it} : '…'`"
                 ))
             }
         }
@@ -797,7 +812,7 @@ impl Compiled {
     /// A value of `with`: a text that is one expression takes the type of its value.
     pub(crate) fn node(&self, node: &Node, scope: Option<&Scope<'_>>) -> Result<Value, String> {
         Ok(match &node.kind {
-            NodeKind::Null => Value::Null,
+            NodeKind::Broken | NodeKind::Null => Value::Null,
             NodeKind::Bool(value) => Value::Bool(*value),
             NodeKind::Number(number) => Value::Number(number.clone()),
             NodeKind::Text(text) => {
@@ -839,7 +854,7 @@ fn to_text(value: &Value) -> Option<String> {
 
 pub(crate) fn any_text(node: &Node, test: &dyn Fn(&Text) -> bool) -> bool {
     match &node.kind {
-        NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => false,
+        NodeKind::Broken | NodeKind::Null | NodeKind::Bool(_) | NodeKind::Number(_) => false,
         NodeKind::Text(text) => test(text),
         NodeKind::List(items) => items.iter().any(|item| any_text(item, test)),
         NodeKind::Map(entries) => entries.iter().any(|(_, _, node)| any_text(node, test)),

@@ -60,6 +60,10 @@ pub(crate) struct Events<'s> {
     keys: Keys,
     /// Whether the text could not be read to its end.
     pub(crate) broken: bool,
+    /// Where what was read last begins.
+    last: u32,
+    /// From there to the place where the text stops being YAML.
+    pub(crate) doubtful: Option<Span>,
     finished: bool,
 }
 
@@ -75,6 +79,8 @@ impl<'s> Events<'s> {
             peeked: None,
             keys: Keys::default(),
             broken: false,
+            last: 0,
+            doubtful: None,
             finished: false,
         }
     }
@@ -101,9 +107,13 @@ impl<'s> Events<'s> {
             Ok(event) => event,
             Err(problem) => {
                 self.broken = true;
+                if problem.code == "yaml_syntax" {
+                    self.doubtful = problem.span.map(|span| Span { start: self.last, end: span.start });
+                }
                 return self.finish(problem);
             }
         };
+        self.last = span.start;
         match &event {
             Event::MapStart | Event::ListStart => {
                 if self.keys.depth() == MAX_DEPTH {

@@ -517,7 +517,8 @@ impl Check<'_> {
             }
             _ => {
                 let hint = did_you_mean(root, ROOTS.iter().copied()).unwrap_or_else(|| {
-                    format!("a variable is `vars.{0}`, a text stands in quotes: '{0}'", shorten(root))
+                    let name = shorten(root);
+                    format!("an input is `inputs.{name}`, a variable `vars.{name}`, a text stands in quotes: '{name}'")
                 });
                 let message = format!("there is no `{}`", shorten(root));
                 self.fault("unknown_name", root, message, Some(hint));

@@ -200,8 +200,8 @@ pub(crate) const FIELDS: &[Field] = &[
         "Typed values that a run is given, each with its schema: `--var` and `--var-file` set them too. One without \
          `default` must be given. Expressions see them as `inputs.NAME`."),
     field(Level::Plan, Name::Outputs, "outputs", Kind::Values, "{}",
-        "What the run comes to, computed when its steps have succeeded: values that may hold `${VAR}` and \
-         `${{ steps.ID.outputs.NAME }}`."),
+        "What the run comes to, computed when its steps have succeeded, before `finally` begins: values that may hold \
+         `${VAR}` and `${{ steps.ID.outputs.NAME }}`."),
     field(Level::Plan, Name::Globals, "globals", Kind::Object(Level::Globals), "{}",
         "What holds for the whole plan and for steps that say nothing else."),
     field(Level::Plan, Name::Locks, "locks", Kind::Texts, "[]",

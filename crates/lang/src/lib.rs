@@ -34,7 +34,7 @@ pub use expr::{MAX_EXPRESSION_BYTES, MAX_EXPRESSION_DEPTH};
 pub use fields::{reference, schema};
 pub use inputs::Given;
 pub use plan::Plan;
-pub use problem::{MAX_PROBLEMS, Problem, Severity, render, render_all};
+pub use problem::{MAX_PROBLEMS, Origin, Problem, Severity, render, render_all};
 pub use schema::ActionCatalog;
 pub use slice::Selection;
 pub use source::{Format, MAX_PLAN_BYTES, Position, Source, SourceError, Span};

@@ -91,8 +91,13 @@ impl Compiled {
         for (name, declared) in declared {
             let name = self.data.str(*name);
             let schema = &declared.schema;
+            let section = Path::new("outputs");
+            let path = section.name(name);
             let value = match (outputs.remove(name), &declared.default) {
-                (Some(Value::String(text)), _) => read_text(schema, &text).unwrap_or(Value::String(text)),
+                (Some(Value::String(text)), _) => match read_text(schema, &text, &path, &mut findings) {
+                    Some(value) => value,
+                    None => continue,
+                },
                 (Some(value), _) => value,
                 (None, Some(default)) => default.clone(),
                 (None, None) => {
@@ -105,8 +110,8 @@ impl Compiled {
                     continue;
                 }
             };
-            check_value(schema, &value, &Path::new("outputs").name(name), &mut findings);
-            outputs.insert(name.to_owned(), schema.with_whole_numbers(value));
+            check_value(schema, &value, &path, &mut findings);
+            outputs.insert(name.to_owned(), schema.with_typed_numbers(value));
         }
         findings.into_text().map(|()| outputs)
     }

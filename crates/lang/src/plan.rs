@@ -108,6 +108,8 @@ pub(crate) struct Node {
 
 #[derive(Clone, Debug)]
 pub(crate) enum NodeKind {
+    /// What cannot be taken; that was told, so that the plan is never run.
+    Broken,
     Null,
     Bool(bool),
     Number(Number),

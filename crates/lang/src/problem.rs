@@ -30,6 +30,15 @@ impl Severity {
     }
 }
 
+/// A place in a file of values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// What people call the file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+}
+
 /// One thing that is wrong with a plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
@@ -41,6 +50,8 @@ pub struct Problem {
     pub message: String,
     /// Where; `None`: in no place of the text (such as a command-line option).
     pub span: Option<Span>,
+    /// The place in another file, of the value that it is about.
+    pub origin: Option<Box<Origin>>,
     /// What to do.
     pub hint: Option<String>,
     /// Other places that belong to it, with what is there.
@@ -54,6 +65,7 @@ impl Problem {
             code,
             message: message.into(),
             span: Some(span),
+            origin: None,
             hint: None,
             related: Vec::new(),
         }
@@ -66,6 +78,11 @@ impl Problem {
     pub(crate) fn nowhere(mut self) -> Self {
         self.span = None;
         self
+    }
+
+    /// About a value from outside.
+    pub(crate) fn given(self, origin: Option<&Origin>) -> Self {
+        Self { span: None, origin: origin.cloned().map(Box::new), ..self }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -84,15 +101,18 @@ impl Problem {
     }
 
     /// The problem as JSON: `severity`, `code`, `message`, `hint`, `file`, `line`, `column`, `end_line`,
-    /// `end_column`, `related`.
+    /// `end_column`, `related`. One that is in no place has no `file`.
     pub fn to_json(&self, source: &Source) -> Value {
         let mut out = json!({
             "severity": self.severity.name(),
             "code": self.code,
             "message": self.message,
             "hint": self.hint,
-            "file": source.name,
+            "file": self.span.map(|_| &source.name).or(self.origin.as_ref().map(|origin| &origin.file)),
         });
+        if let (Some(origin), Some(map)) = (&self.origin, out.as_object_mut()) {
+            map.insert("line".into(), origin.line.into());
+        }
         if let (Some(span), Some(map)) = (self.span, out.as_object_mut()) {
             let (from, to) = (source.position(span.start), source.position(span.end));
             map.insert("line".into(), from.line.into());
@@ -132,6 +152,9 @@ pub fn render(problem: &Problem, source: &Source, color: bool) -> String {
         out += line.trim_end();
         out.push('\n');
         out += &format!("{:margin$} {bar} {}\n", "", paint(tone, &mark));
+    }
+    if let Some(origin) = &problem.origin {
+        out += &format!("{:margin$}{} {}:{}\n", "", paint("34", "-->"), printable(&origin.file), origin.line);
     }
     for (span, what) in &problem.related {
         let at = source.position(span.start);
@@ -222,6 +245,12 @@ impl Problems {
     /// Looks for the name that was meant, unless nobody would be told: that keeps many wrong names in many steps cheap.
     pub(crate) fn suggest<'a>(&self, name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
         if self.is_full() { None } else { did_you_mean(name, known) }
+    }
+
+    /// Takes back what was told of this stretch of the text.
+    pub(crate) fn forget(&mut self, stretch: Span) {
+        let is_outside = |span: Span| span.start < stretch.start || span.start >= stretch.end;
+        self.list.retain(|problem| problem.span.is_none_or(is_outside));
     }
 
     /// Whether further problems are only counted.

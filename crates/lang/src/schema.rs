@@ -17,6 +17,8 @@ use crate::tree::{Path, Shape, Tree, whole};
 
 /// What matching texts with patterns may cost in one go: bytes of text times the KiB that the pattern takes.
 const MAX_MATCHING_COST: usize = 16 << 20;
+/// The first whole number that a real one, as which it may have been read, does not tell from its neighbour.
+const FIRST_INEXACT: i64 = 1 << 53;
 /// How many values of an `enum` a hint lists.
 const SHOWN_CHOICES: usize = 20;
 
@@ -60,6 +62,17 @@ pub(crate) const TYPES: &[(Type, &str, &str)] = &[
     (Type::Object, "object", "a map"),
     (Type::Null, "null", "null"),
 ];
+
+/// Which numbers values have in expressions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Numbers {
+    /// The schema takes `integer` alone.
+    Whole,
+    /// The schema takes `number` alone.
+    Real,
+    /// As they are written.
+    Any,
+}
 
 /// What a value must be.
 #[derive(Debug, Default)]
@@ -182,19 +195,23 @@ impl Schema {
         self.types == 0 || self.allows(Type::String)
     }
 
-    /// The value with whole numbers written as such where the schema wants them: `1.0` is an integer to JSON Schema,
-    /// and in an expression it would be none. How deep values nest is bounded where they are read.
-    pub(crate) fn with_whole_numbers(&self, mut value: Value) -> Value {
+    /// The value that fits, with each number of the kind that the schema wants: `1.0` is an integer to JSON Schema and
+    /// `1` a number, and in an expression neither would go with its like. How deep values nest is bounded where they
+    /// are read.
+    pub(crate) fn with_typed_numbers(&self, mut value: Value) -> Value {
         match &mut value {
-            Value::Number(number) if self.allows(Type::Integer) && !self.allows(Type::Number) => {
-                if let Some(whole) = whole(number).and_then(|whole| i64::try_from(whole).ok()) {
-                    *number = whole.into();
-                }
+            Value::Number(number) => {
+                let typed = match self.numbers() {
+                    Numbers::Whole => whole(number).and_then(|whole| i64::try_from(whole).ok()).map(Number::from),
+                    Numbers::Real => number.as_f64().and_then(Number::from_f64),
+                    Numbers::Any => None,
+                };
+                *number = typed.unwrap_or_else(|| number.clone());
             }
             Value::Array(items) => {
                 for rule in &self.rules {
                     if let Rule::Items(schema) = rule {
-                        items.iter_mut().for_each(|item| *item = schema.with_whole_numbers(item.take()));
+                        items.iter_mut().for_each(|item| *item = schema.with_typed_numbers(item.take()));
                     }
                 }
             }
@@ -207,13 +224,49 @@ impl Schema {
                             (None, Others::Schema(schema)) => schema,
                             (None, Others::Any | Others::None) => continue,
                         };
-                        *field = schema.with_whole_numbers(field.take());
+                        *field = schema.with_typed_numbers(field.take());
                     }
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::Null | Value::Bool(_) | Value::String(_) => {}
         }
         value
+    }
+
+    fn numbers(&self) -> Numbers {
+        match (self.allows(Type::Integer), self.allows(Type::Number)) {
+            (true, false) => Numbers::Whole,
+            (false, true) => Numbers::Real,
+            (true, true) | (false, false) => Numbers::Any,
+        }
+    }
+
+    /// What is wrong with a number of the right type: that it would become another one.
+    fn changed(&self, number: &Number, path: &Path<'_>, span: Span) -> Option<Problem> {
+        let (message, hint) = match self.numbers() {
+            Numbers::Whole if number.is_i64() => return None,
+            Numbers::Whole => match whole(number).map(i64::try_from) {
+                Some(Ok(whole)) if whole.abs() < FIRST_INEXACT => return None,
+                Some(Ok(_)) => (
+                    format!("`{path}` takes a whole number, and {number} is too large to be exact in this notation"),
+                    "write it with digits alone".to_owned(),
+                ),
+                Some(Err(_)) | None => (
+                    format!("`{path}` takes a whole number, and {number} is too large to be held exactly"),
+                    format!("whole numbers go from {} to {}", i64::MIN, i64::MAX),
+                ),
+            },
+            Numbers::Real => {
+                let nearest = number.as_f64()?;
+                if whole(number).is_none_or(|whole| whole == nearest as i128) {
+                    return None;
+                }
+                let hint = format!("the nearest is {nearest}; `type: integer` holds whole numbers to {}", i64::MAX);
+                (format!("`{path}` takes a number, and {number} is too large to be held exactly as one"), hint)
+            }
+            Numbers::Any => return None,
+        };
+        Some(Problem::error("bad_input", span, message).hint(hint))
     }
 
     /// Whether nothing but lists and maps can fit.
@@ -269,6 +322,11 @@ impl Schema {
         if !self.fits_type(&tree.shape) {
             let message = format!("`{path}` takes {}, and this is {}", self.types_in_words(), tree.called());
             return findings.push(Problem::error("bad_input", tree.span, message));
+        }
+        if let Shape::Number(number) = &tree.shape
+            && let Some(problem) = self.changed(number, path, tree.span)
+        {
+            return findings.push(problem);
         }
         for rule in &self.rules {
             rule.check(tree, path, findings);

@@ -23,7 +23,7 @@ pub(crate) struct Tree<'a> {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Shape<'a> {
-    /// An expression will tell.
+    /// An expression will tell; or what stands there cannot be taken, and that was told.
     Unknown,
     Null,
     Bool(bool),
@@ -44,13 +44,14 @@ impl<'a> Tree<'a> {
         let (event, span) = events.next();
         let shape = match event {
             Event::Scalar(scalar) => match scalar.kind {
-                ScalarKind::Null | ScalarKind::Broken => Shape::Null,
+                ScalarKind::Null => Shape::Null,
+                ScalarKind::Broken => Shape::Unknown,
                 ScalarKind::Bool => Shape::Bool(scalar.text.starts_with(['t', 'T'])),
                 ScalarKind::Number => match yaml::json_number(&scalar.text) {
                     Some(number) => Shape::Number(number),
                     None => {
                         events.problems.push(no_json_number(&scalar.text, span));
-                        Shape::Null
+                        Shape::Unknown
                     }
                 },
                 ScalarKind::Text => {
@@ -88,6 +89,7 @@ impl<'a> Tree<'a> {
     /// A value of the plan, as far as it is known before the plan runs.
     pub(crate) fn from_node(node: &'a Node, data: &'a Data) -> Self {
         let shape = match &node.kind {
+            NodeKind::Broken => Shape::Unknown,
             NodeKind::Null => Shape::Null,
             NodeKind::Bool(value) => Shape::Bool(*value),
             NodeKind::Number(number) => Shape::Number(number.clone()),
@@ -209,9 +211,14 @@ pub(crate) fn whole(number: &Number) -> Option<i128> {
     }
 }
 
-/// What is said of a number that JSON does not have, such as `.inf`.
+/// What is said of a number that [`yaml::json_number`] does not take, such as `.inf`.
 pub(crate) fn no_json_number(text: &str, span: Span) -> Problem {
-    Problem::error("wrong_type", span, format!("`{}` is no number that JSON can hold", shorten(text)))
+    let shown = shorten(text);
+    if !yaml::is_written_whole(text) {
+        return Problem::error("wrong_type", span, format!("`{shown}` is no number that JSON can hold"));
+    }
+    let hint = format!("whole numbers go from {} to {}", i64::MIN, i64::MAX);
+    Problem::error("out_of_range", span, format!("`{shown}` is too large to be held exactly")).hint(hint)
 }
 
 /// What is said of a text that no program can be given.

@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use crate::events::{Event, Events, ScalarKind};
 use crate::inputs::Given;
-use crate::problem::{Problem, render_all, shorten};
-use crate::source::{Format, Source};
+use crate::problem::{Origin, Problem, render_all, shorten};
+use crate::source::{Format, Source, Span};
 use crate::template::is_variable_name;
 use crate::tree::Tree;
 
@@ -85,7 +85,9 @@ fn lines(name: &str, text: &str) -> Result<BTreeMap<String, Given>, VarFileError
         }
         let value = value.trim();
         let quoted = ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
-        if vars.insert(key.to_owned(), quoted.unwrap_or(value).into()).is_some() {
+        let origin = Origin { file: name.to_owned(), line: at + 1 };
+        let given = Given::TextAt(quoted.unwrap_or(value).to_owned(), origin);
+        if vars.insert(key.to_owned(), given).is_some() {
             return Err(fail(format!("`{}` is given twice", shorten(key))));
         }
     }
@@ -96,6 +98,8 @@ fn tree(name: &str, text: &str, format: Format) -> Result<BTreeMap<String, Given
     let source = Source { name: name.to_owned(), text: text.to_owned(), format };
     let mut events = Events::new(&source);
     let mut vars = BTreeMap::new();
+    // The line of the last key, and the byte up to which lines were counted for it.
+    let (mut line, mut counted) = (1, 0);
     let (first, span) = events.next();
     match first {
         Event::MapStart => loop {
@@ -113,13 +117,17 @@ fn tree(name: &str, text: &str, format: Format) -> Result<BTreeMap<String, Given
                         },
                         _ => None,
                     };
+                    line += source.slice(Span { start: counted, end: span.start }).matches('\n').count();
+                    counted = span.start;
+                    let origin = Origin { file: name.to_owned(), line };
                     match text {
                         Some(text) => {
                             events.next();
-                            vars.insert(key.into_owned(), Given::Text(text));
+                            vars.insert(key.into_owned(), Given::TextAt(text, origin));
                         }
                         None => {
-                            let value = Tree::literal(&mut events).map(|tree| Given::Value(tree.to_value()));
+                            let tree = Tree::literal(&mut events);
+                            let value = tree.map(|tree| Given::ValueAt(tree.to_value(), origin));
                             vars.extend(value.map(|value| (key.into_owned(), value)));
                         }
                     }

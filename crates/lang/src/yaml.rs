@@ -107,6 +107,11 @@ impl<'s> YamlTokens<'s> {
         }
         let problem =
             Problem::error("yaml_syntax", Span::new(at, at + width), format!("this is not YAML: {}", error.info()));
+        let line_start = self.text[..self.text.len() - rest.len()].rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.text[line_start..].lines().next().unwrap_or_default();
+        if line.split_once("${{").is_some_and(|(before, _)| !before.contains(['"', '\''])) {
+            return problem.hint("put the whole text that holds `${{` in quotes");
+        }
         if rest.starts_with('\t') || error.info().contains("tab") {
             return problem.hint("indent with spaces, not with tabs");
         }
@@ -240,8 +245,15 @@ pub(crate) fn number(text: &str) -> f64 {
     sign * unsigned.parse::<f64>().unwrap_or(f64::NAN)
 }
 
-/// The same as JSON, whole numbers kept whole.
+/// The same as JSON, whole numbers kept whole; `None`: JSON has no such number, or a whole one would become another.
 pub(crate) fn json_number(text: &str) -> Option<serde_json::Number> {
+    let radix = |digits: &str, radix| u64::from_str_radix(digits, radix).ok().map(Into::into);
+    if let Some(digits) = text.strip_prefix("0x") {
+        return radix(digits, 16);
+    }
+    if let Some(digits) = text.strip_prefix("0o") {
+        return radix(digits, 8);
+    }
     if let Ok(whole) = text.trim_start_matches('+').parse::<i64>() {
         return Some(whole.into());
     }
@@ -249,10 +261,17 @@ pub(crate) fn json_number(text: &str) -> Option<serde_json::Number> {
         return Some(whole.into());
     }
     let value = number(text);
-    if (text.starts_with("0x") || text.starts_with("0o")) && value < 9e15 {
-        return Some((value as u64).into());
-    }
-    serde_json::Number::from_f64(value)
+    let is_changed = is_written_whole(text) && {
+        let digits = text.trim_start_matches(['-', '+']).trim_start_matches('0');
+        format!("{:.0}", value.abs()) != digits
+    };
+    if is_changed { None } else { serde_json::Number::from_f64(value) }
+}
+
+/// Whether a number is written with digits alone.
+pub(crate) fn is_written_whole(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '+']);
+    text.starts_with("0x") || !digits.is_empty() && digits.trim_start_matches("0o").bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A scalar that looks like what YAML 1.1 took for a boolean.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_lang::{Format, Given, MAX_PROBLEMS, Options, Problem, Source, load, render_all};
+use baton_lang::{Format, Given, MAX_PROBLEMS, Options, Problem, Source, load, parse_var_file, render_all};
 use serde_json::{Value, json};
 
 fn catalog() -> BTreeMap<String, Value> {
@@ -246,6 +246,7 @@ fn numbers_have_ranges() {
       |
     2 | … nd": "x", "retries": -1, "timeout_sec": 1e99, "retry_jitter": 1.5, "retry_delay_sec": -0.1,
       |                                           ^^^^
+      = help: the longest is ten years, which are 315360000 seconds
 
     error[out_of_range]: `retry_jitter` takes a number from 0 to 1, and this is 1.5
      --> plan.json:2:83
@@ -1418,7 +1419,7 @@ fn schemas_are_enforced_to_the_last_keyword() {
       |                                                                 ^^^^^^^^
       = help: did you mean `number`?
 
-    error[wrong_type]: `inputs.empty.type` takes the name of a type, or a list of them, and this is a list
+    error[bad_schema]: `inputs.empty.type` is empty, so nothing fits
      --> plan.json:4:95
       |
     4 |   "types": {"type": "strng"}, "several": {"type": ["int", null, "Number"]}, "empty": {"type": []},
@@ -1499,6 +1500,13 @@ fn schemas_are_enforced_to_the_last_keyword() {
     7 | … ": [{"type": "string"}], "uniqueItems": "yes", "additionalProperties": "no"},
       |                                           ^^^^^
 
+    error[bad_schema]: `inputs.more.additionalProperties` says nothing: `inputs.more` takes a list
+     --> plan.json:7:82
+      |
+    7 | … ype": "string"}], "uniqueItems": "yes", "additionalProperties": "no"},
+      |                                           ^^^^^^^^^^^^^^^^^^^^^^
+      = help: take it out; it goes with `type: object`
+
     error[wrong_type]: `inputs.more.additionalProperties` takes true, false or a schema, and this is the text "no"
      --> plan.json:7:106
       |
@@ -1510,6 +1518,13 @@ fn schemas_are_enforced_to_the_last_keyword() {
       |
     8 |   "half": {"type": "array", "minItems": 1.5, "required": [1]}
       |                                         ^^^
+
+    error[bad_schema]: `inputs.half.required` says nothing: `inputs.half` takes a list
+     --> plan.json:8:46
+      |
+    8 |   "half": {"type": "array", "minItems": 1.5, "required": [1]}
+      |                                              ^^^^^^^^^^
+      = help: take it out; it goes with `type: object`
 
     error[wrong_type]: `inputs.half.required` takes a list of names, and this is the number 1
      --> plan.json:8:59
@@ -1667,6 +1682,13 @@ fn values_in_schemas_fit_them() {
       |
     5 |            "default": ["aé", "aéo", 5, "aé"]},
       |                                        ^^^^
+
+    error[bad_schema]: no map fits `inputs.map`: it must have `l`, and takes only its `properties`
+     --> plan.json:6:89
+      |
+    6 | … {"type": "boolean"}}, "required": ["k", "l"], "additionalProperties": false,
+      |                                           ^^^
+      = help: add `l` to `properties`
 
     error[bad_input]: `inputs.map.default` has no `k`
      --> plan.json:7:22
@@ -1881,24 +1903,24 @@ fn what_is_given_has_to_fit() {
     let vars = given.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let problems = told(&source, &Options { vars, ..Options::default() });
     insta::assert_snapshot!(render_all(&problems, &source, false), @r#"
-    error[wrong_type]: --var V: a variable takes text, and this is a list
+    error[wrong_type]: the variable `V` takes text, and this is a list
       = help: values of other types are `inputs`
 
-    error[wrong_type]: --var other: the plan has no input `other`, and a variable takes text; this is a map
+    error[wrong_type]: the plan has no input `other`, and a variable takes text; this is a map
       = help: declare it under `inputs`
 
-    error[bad_input]: --var count: `inputs.count` is at least 2, and this is 1
+    error[bad_input]: `inputs.count` is at least 2, and this is 1
 
-    error[bad_input]: --var flag: `inputs.flag` takes true or false, and this is the text "yes"
+    error[bad_input]: `inputs.flag` takes true or false, and this is the text "yes"
       = help: write true
 
-    error[bad_input]: --var names: `inputs.names` takes a list, and this is the text "a,b"
+    error[bad_input]: `inputs.names` takes a list, and this is the text "a,b"
       = help: lists and maps are written as JSON, such as '["a", "b"]' or '{"a": 1}'
 
-    error[bad_input]: --var mode: `inputs.mode` cannot be the text "fsat"
+    error[bad_input]: `inputs.mode` cannot be the text "fsat"
       = help: did you mean `fast`?
 
-    error[bad_input]: --var small: `inputs.small` takes text, and this is a list
+    error[bad_input]: `inputs.small` takes text, and this is a list
 
     warning[unused_variable]: the plan has no variable and no input `W`, so its value is not used
       = help: did you mean `V`?
@@ -1911,7 +1933,8 @@ fn what_is_given_has_to_fit() {
 #[test]
 fn outputs_that_are_declared_are_the_ones_that_are_named() {
     let plan = r#"{"plan_id": "p", "outputs": {"bad-name": 1, "o": "${{ steps.a.outputs.vesrion }}", "p": ["${{ steps.nope.status }}"],
-  "q": "${{ run.status }}", "r": "${{ steps.f.outputs.version }}"}, "steps": [
+  "q": "${{ run.status }}", "r": "${{ steps.f.outputs.version }}", "s": ["${{ steps.z.status }}"], "t": "${{ steps.z.outputs.n }}"},
+  "finally": [{"id": "z", "command": "x"}], "steps": [
   {"id": "a", "command": "x", "outputs": {"version": {"type": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
   {"id": "b", "command": "x", "depends_on": ["a"], "args": ["${{ steps.a.outputs.cuont }} ${{ steps.a.outputs.version }}"]},
   {"id": "c", "command": "x", "depends_on": ["a"], "condition": "has(steps.a.outputs.nothing_like_it)"},
@@ -1946,41 +1969,55 @@ fn outputs_that_are_declared_are_the_ones_that_are_named() {
     error[finally]: only steps in `finally` know how the run ended
      --> plan.json:2:17
       |
-    2 |   "q": "${{ run.status }}", "r": "${{ steps.f.outputs.version }}"}, "steps": [
+    2 |   "q": "${{ run.status }}", "r": "${{ steps.f.outputs.version }}", "s": ["${{ steps.z.status }}"], " …
       |                 ^^^^^^
       = help: `steps.ID.status` tells of one step
 
-    error[missing_field]: `outputs.count` has no `type`
-     --> plan.json:3:74
+    error[finally]: an output asks for the result of `z`, which is in `finally`
+     --> plan.json:2:85
       |
-    3 | … tputs": {"version": {"type": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
+    2 | … f.outputs.version }}", "s": ["${{ steps.z.status }}"], "t": "${{ steps.z.outputs.n }}"},
+      |                                           ^
+      = help: outputs are computed when the steps have succeeded, before `finally` begins
+
+    error[finally]: an output asks for the result of `z`, which is in `finally`
+     --> plan.json:2:116
+      |
+    2 | … {{ steps.z.status }}"], "t": "${{ steps.z.outputs.n }}"},
+      |                                           ^
+      = help: outputs are computed when the steps have succeeded, before `finally` begins
+
+    error[missing_field]: `outputs.count` has no `type`
+     --> plan.json:4:74
+      |
+    4 | … tputs": {"version": {"type": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
       |                                           ^^^^^^^
       = help: add `type`: one of string, integer, number, boolean, array, object, null
 
     error[bad_name]: `x-y` cannot be the name of an output
-     --> plan.json:3:99
+     --> plan.json:4:99
       |
-    3 | … e": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
+    4 | … e": "string"}, "count": {"minimum": 1}, "x-y": {"type": "null"}}},
       |                                           ^^^^^
       = help: a letter or `_`, then letters, digits and `_`
 
     error[unknown_name]: `a` declares no output `cuont`
-     --> plan.json:4:82
+     --> plan.json:5:82
       |
-    4 | … ": ["a"], "args": ["${{ steps.a.outputs.cuont }} ${{ steps.a.outputs.version }}"]},
+    5 | … ": ["a"], "args": ["${{ steps.a.outputs.cuont }} ${{ steps.a.outputs.version }}"]},
       |                                           ^^^^^
       = help: did you mean `count`?
 
     error[unknown_name]: `a` declares no output `nothing_like_it`
-     --> plan.json:5:86
+     --> plan.json:6:86
       |
-    5 | … "a"], "condition": "has(steps.a.outputs.nothing_like_it)"},
+    6 | … "a"], "condition": "has(steps.a.outputs.nothing_like_it)"},
       |                                           ^^^^^^^^^^^^^^^
 
     error[unknown_name]: `d` declares no output `three`
-      --> plan.json:10:117
+      --> plan.json:11:117
        |
-    10 | … d.outputs.two }}", "${{ steps.d.outputs.three }}",
+    11 | … d.outputs.two }}", "${{ steps.d.outputs.three }}",
        |                                           ^^^^^
     "#);
 }
@@ -2100,7 +2137,7 @@ fn a_service_level_is_a_duration() {
         let problems = told(&source, &Options::default());
         problems.iter().map(|problem| format!("{} ({:?})", problem.message, problem.hint)).collect::<String>()
     };
-    let wrong = r#"0|-1|[]|"0s"|""|"5"|"1m1h"|"1h1h"|"1.5h"|"h"|"5 m"|"1w"|"99999999999999999999999d""#;
+    let wrong = r#"0|-1|[]|"0s"|""|"5"|"1m1h"|"1h1h"|"1.5h"|"h"|"5 m"|"1w"|"99999999999999999999999d"|"99999999999d"|315360001|true|1e400"#;
     let wrong: Vec<String> = wrong.split('|').map(|sla| format!("{sla}: {}", judge(sla))).collect();
     insta::assert_snapshot!(wrong.join("\n"), @r#"
     0: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 0 (None)
@@ -2115,9 +2152,352 @@ fn a_service_level_is_a_duration() {
     "h": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "h" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
     "5 m": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "5 m" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
     "1w": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the text "1w" (Some("whole numbers with the units d, h, m and s, each once and in this order"))
-    "99999999999999999999999d": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 99999999999999999999999d (None)
+    "99999999999999999999999d": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 99999999999999999999999d (Some("the longest is ten years, which are 315360000 seconds"))
+    "99999999999d": `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 99999999999d (Some("the longest is ten years, which are 315360000 seconds"))
+    315360001: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 315360001 (Some("the longest is ten years, which are 315360000 seconds"))
+    true: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the boolean true (None)
+    1e400: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is 1e400 (Some("the longest is ten years, which are 315360000 seconds"))
     "#);
     for fine in ["1", "0.5", "\"90s\"", "\"1d2h3m4s\"", "\"3d\"", "null"] {
         assert_eq!(judge(fine), "", "{fine}");
     }
+}
+
+#[test]
+fn what_cannot_be_taken_is_told_once() {
+    let plan = "plan_id: p\nversion: &v 1\nmetadata: *v\ninputs:\n  i: *v\n  a: {type: integer, default: .inf, enum: [1, .nan]}\n  \
+        b: {type: *v, minimum: *v, const: *v}\n  c: {type: array, items: *v, default: [1, .inf], required: [*v]}\n\
+        outputs: {o: *v}\nsteps:\n- *v\n- {id: a, uses: git.merge, with: {branch: *v, depth: 1e999}}\n\
+        - {id: b, uses: git.merge, with: *v, locks: [*v], retries: *v}\n";
+    let said = report_yaml(plan);
+    let wrong = |line: &&str| line.starts_with("error[");
+    let other =
+        said.lines().filter(wrong).filter(|line| !line.contains("[yaml_anchor]")).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!(other, @"
+    error[wrong_type]: `.inf` is no number that JSON can hold
+    error[wrong_type]: `.nan` is no number that JSON can hold
+    error[wrong_type]: `.inf` is no number that JSON can hold
+    error[bad_schema]: `inputs.c.required` says nothing: `inputs.c` takes a list
+    error[wrong_type]: `1e999` is no number that JSON can hold
+    ");
+    let json = report(
+        r#"{"plan_id": "p", "inputs": {"a": {"type": "integer", "default": 1e400}},
+  "steps": [{"id": "a", "uses": "git.merge", "with": {"branch": -1e400}}]}"#,
+    );
+    insta::assert_snapshot!(json, @r#"
+    error[wrong_type]: `1e400` is no number that JSON can hold
+     --> plan.json:1:65
+      |
+    1 | {"plan_id": "p", "inputs": {"a": {"type": "integer", "default": 1e400}},
+      |                                                                 ^^^^^
+
+    error[wrong_type]: `-1e400` is no number that JSON can hold
+     --> plan.json:2:65
+      |
+    2 |   "steps": [{"id": "a", "uses": "git.merge", "with": {"branch": -1e400}}]}
+      |                                                                 ^^^^^^
+    "#);
+}
+
+#[test]
+fn yaml_an_expression_without_quotes() {
+    let errors = |text: &str| {
+        let said = report_yaml(&format!("plan_id: p\nsteps:\n- id: a\n  command: x\n  {text}\n"));
+        said.lines().filter(|line| line.starts_with("error[") || line.contains("help:")).collect::<Vec<_>>().join("\n")
+    };
+    let told = [
+        "name: ${{ vars.a ? vars.b : 'c' }}",
+        "args:\n  - ${{ vars.a ? vars.b : 'c' }}",
+        "args:\n  - ${{ vars.a ? vars.b : vars.c }}",
+        "args: [${{ vars.a ? vars.b : 'c' }}]",
+        "env: {A: ${{ vars.a }}}",
+        "condition: 1 > 2 ? true : false",
+        "args: [\"${{ 1 + }}\"]\n  cwd: ${{ {'k': 1}.k }}",
+        "args: [\"${{ 1\"]\n  cwd: [",
+    ];
+    insta::assert_snapshot!(told.map(errors).join("\n\n"), @"
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+      = help: put the whole text that holds `${{` in quotes
+
+    error[yaml_syntax]: this is not YAML: invalid trailing content after double-quoted scalar
+      = help: put the whole text that holds `${{` in quotes
+
+    error[wrong_type]: `args` takes texts, and this is a map
+      = help: text that holds `: ` stands in quotes
+
+    error[yaml_syntax]: this is not YAML: while parsing a flow sequence, expected ',' or ']'
+      = help: put the whole text that holds `${{` in quotes
+
+    error[yaml_syntax]: this is not YAML: while parsing a flow mapping, did not find expected ',' or '}'
+      = help: put the whole text that holds `${{` in quotes
+
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+      = help: text that holds `: ` stands in quotes
+
+    error[bad_expression]: the expression cannot be read: mismatched input 'the end' expecting expression
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+      = help: put the whole text that holds `${{` in quotes
+
+    error[bad_template]: `${{` has no `}}` after it
+      = help: an expression is written ${{ like this }}
+    error[wrong_type]: `cwd` takes text, and this is a list
+    error[yaml_syntax]: this is not YAML: while parsing a node, did not find expected node content
+      = help: look at the indentation, at quotes and brackets that do not end, at the line before
+    ");
+    insta::assert_snapshot!(report_yaml("plan_id: p\noutputs:\n  o: ${{ a ? b : 'c' }}\nsteps: []\n"), @"
+    error[yaml_syntax]: this is not YAML: mapping values are not allowed in this context
+     --> plan.yaml:3:16
+      |
+    3 |   o: ${{ a ? b : 'c' }}
+      |                ^
+      = help: put the whole text that holds `${{` in quotes
+    ");
+}
+
+#[test]
+fn what_a_file_gives_is_told_with_its_place_there() {
+    let plan = "plan_id: p\nvars: {V: v}\ninputs:\n  n: {type: integer, default: 1}\n  m: {type: array, default: []}\n\
+        steps: [{id: a, command: x}]\n";
+    let source = Source::new("plan.yaml", plan);
+    let given = "n: x\nm:\n  k: 1\nV: [1]\nW: 1\nn_: 2\nO: {}\n";
+    let vars = parse_var_file("values.yaml", given).expect("they are values");
+    let problems = told(&source, &Options { vars, ..Options::default() });
+    insta::assert_snapshot!(render_all(&problems, &source, false), @r#"
+    error[wrong_type]: the plan has no input `O`, and a variable takes text; this is a map
+     --> values.yaml:7
+      = help: did you mean `n`?
+
+    error[wrong_type]: the variable `V` takes text, and this is a list
+     --> values.yaml:4
+      = help: values of other types are `inputs`
+
+    error[bad_input]: `inputs.n` takes a whole number, and this is the text "x"
+     --> values.yaml:1
+
+    error[bad_input]: `inputs.m` takes a list, and this is a map
+     --> values.yaml:2
+
+    warning[unused_variable]: the plan has no variable and no input `W`, so its value is not used
+     --> values.yaml:5
+      = help: did you mean `V`?
+
+    warning[unused_variable]: the plan has no variable and no input `n_`, so its value is not used
+     --> values.yaml:6
+      = help: did you mean `n`?
+    "#);
+    let place = |problem: &Problem| {
+        let json = problem.to_json(&source);
+        format!("{} {} {}", json["file"], json["line"], json["column"])
+    };
+    insta::assert_snapshot!(problems.iter().map(place).collect::<Vec<_>>().join(", "), @r#""values.yaml" 7 null, "values.yaml" 4 null, "values.yaml" 1 null, "values.yaml" 2 null, "values.yaml" 5 null, "values.yaml" 6 null"#);
+    let vars = BTreeMap::from([("n".to_owned(), "x".into())]);
+    let problems = told(&source, &Options { vars, ..Options::default() });
+    insta::assert_snapshot!(problems.iter().map(place).collect::<Vec<_>>().join(", "), @"null null null");
+}
+
+#[test]
+fn keywords_go_with_the_type() {
+    let plan = r#"{"plan_id": "p", "steps": [{"id": "a", "command": "x"}], "inputs": {
+  "a": {"type": "string", "default": "", "minimum": 5, "items": {}, "enum": [""]},
+  "b": {"type": ["integer", "null"], "default": 1, "maximum": 5, "pattern": "x", "properties": {"p": {"minLength": 1}}},
+  "c": {"type": "array", "default": [], "items": {"type": "boolean", "minLength": 1}, "required": []},
+  "d": {"type": ["object", "array"], "default": [], "required": ["x", "y"], "properties": {"x": {}}, "additionalProperties": false},
+  "e": {"type": ["strin", "null"], "default": 1, "minimum": 1, "minLength": 1},
+  "f": {"type": "object", "default": {"x": 1}, "required": ["x"], "additionalProperties": {"type": "integer", "minimum": 1}}
+}}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[bad_schema]: `inputs.a.minimum` says nothing: `inputs.a` takes text
+     --> plan.json:2:42
+      |
+    2 |   "a": {"type": "string", "default": "", "minimum": 5, "items": {}, "enum": [""]},
+      |                                          ^^^^^^^^^
+      = help: take it out; it goes with `type: integer`
+
+    error[bad_schema]: `inputs.a.items` says nothing: `inputs.a` takes text
+     --> plan.json:2:56
+      |
+    2 |   "a": {"type": "string", "default": "", "minimum": 5, "items": {}, "enum": [""]},
+      |                                                        ^^^^^^^
+      = help: take it out; it goes with `type: array`
+
+    error[bad_schema]: `inputs.b.pattern` says nothing: `inputs.b` takes a whole number or null
+     --> plan.json:3:66
+      |
+    3 | … ", "null"], "default": 1, "maximum": 5, "pattern": "x", "properties": {"p": {"minLength": 1}}},
+      |                                           ^^^^^^^^^
+      = help: take it out; it goes with `type: string`
+
+    error[bad_schema]: `inputs.b.properties` says nothing: `inputs.b` takes a whole number or null
+     --> plan.json:3:82
+      |
+    3 | … ault": 1, "maximum": 5, "pattern": "x", "properties": {"p": {"minLength": 1}}},
+      |                                           ^^^^^^^^^^^^
+      = help: take it out; it goes with `type: object`
+
+    error[bad_schema]: `inputs.c.items.minLength` says nothing: `inputs.c.items` takes true or false
+     --> plan.json:4:70
+      |
+    4 | … ault": [], "items": {"type": "boolean", "minLength": 1}, "required": []},
+      |                                           ^^^^^^^^^^^
+      = help: take it out; it goes with `type: string`
+
+    error[bad_schema]: `inputs.c.required` says nothing: `inputs.c` takes a list
+     --> plan.json:4:87
+      |
+    4 | … ": {"type": "boolean", "minLength": 1}, "required": []},
+      |                                           ^^^^^^^^^^
+      = help: take it out; it goes with `type: object`
+
+    error[bad_schema]: no map fits `inputs.d`: it must have `y`, and takes only its `properties`
+     --> plan.json:5:71
+      |
+    5 | … ray"], "default": [], "required": ["x", "y"], "properties": {"x": {}}, "additionalProperties": false …
+      |                                           ^^^
+      = help: add `y` to `properties`
+
+    error[bad_choice]: there is no type `strin`
+     --> plan.json:6:18
+      |
+    6 |   "e": {"type": ["strin", "null"], "default": 1, "minimum": 1, "minLength": 1},
+      |                  ^^^^^^^
+      = help: did you mean `string`?
+    "#);
+}
+
+#[test]
+fn hints_lead_to_what_is_taken() {
+    let plan = r#"{"plan_id": 5, "sla": true, "timeout_sec": true, "globals": 5, "steps": [
+  {"id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
+], "finally": 5}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[wrong_type]: `plan_id` takes a name, and this is the number 5
+     --> plan.json:1:13
+      |
+    1 | {"plan_id": 5, "sla": true, "timeout_sec": true, "globals": 5, "steps": [
+      |             ^
+      = help: in quotes it is text: "5"
+
+    error[wrong_type]: `sla` takes a number of seconds above 0, or text such as 1h30m, and this is the boolean true
+     --> plan.json:1:23
+      |
+    1 | {"plan_id": 5, "sla": true, "timeout_sec": true, "globals": 5, "steps": [
+      |                       ^^^^
+
+    error[wrong_type]: `timeout_sec` takes a number of seconds above 0, and this is the boolean true
+     --> plan.json:1:44
+      |
+    1 | {"plan_id": 5, "sla": true, "timeout_sec": true, "globals": 5, "steps": [
+      |                                            ^^^^
+
+    error[wrong_type]: `globals` takes a map, and this is the number 5
+     --> plan.json:1:61
+      |
+    1 | {"plan_id": 5, "sla": true, "timeout_sec": true, "globals": 5, "steps": [
+      |                                                             ^
+
+    error[wrong_type]: `id` takes a name, and this is the number 5
+     --> plan.json:2:10
+      |
+    2 |   {"id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "t …
+      |          ^
+
+    error[wrong_type]: `command` takes text, and this is the boolean true
+     --> plan.json:2:24
+      |
+    2 |   {"id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "t …
+      |                        ^^^^
+      = help: in quotes it is text: "true"
+
+    error[wrong_type]: `on_failure` takes one of abort, skip_dependents, continue, fallback_step, and this is the number 1
+     --> plan.json:2:44
+      |
+    2 | … "id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "time …
+      |                                           ^
+
+    error[wrong_type]: `condition` takes an expression, and this is the number 2
+     --> plan.json:2:60
+      |
+    2 | … d": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
+      |                                           ^
+
+    error[wrong_type]: `name` takes text, and this is the number 3
+     --> plan.json:2:71
+      |
+    2 | … on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
+      |                                           ^
+      = help: in quotes it is text: "3"
+
+    error[out_of_range]: `retry_delay_sec` takes a number of seconds from 0, and this is 1e99
+     --> plan.json:2:93
+      |
+    2 | … tion": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
+      |                                           ^^^^
+      = help: the longest is ten years, which are 315360000 seconds
+
+    error[out_of_range]: `timeout_sec` takes a number of seconds above 0, and this is 0
+     --> plan.json:2:114
+      |
+    2 | … "retry_delay_sec": 1e99, "timeout_sec": 0}
+      |                                           ^
+
+    error[wrong_type]: `finally` takes a list of steps, and this is the number 5
+     --> plan.json:3:15
+      |
+    3 | ], "finally": 5}
+      |               ^
+    "#);
+}
+
+#[test]
+fn artifacts_stand_beneath_the_working_folder() {
+    let plan = r#"{"plan_id": "p", "vars": {"V": "..", "W": "w"}, "steps": [
+  {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[path-outside]: the artifact pattern `/etc/*` leads out of the step's working folder
+     --> plan.json:2:45
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+      |                                             ^^^^^^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `a/../b` leads out of the step's working folder
+     --> plan.json:2:55
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+      |                                                       ^^^^^^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `.//a` leads out of the step's working folder
+     --> plan.json:2:65
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["/etc/*", "a/../b", ".//a", "..a/b..", "./a", "${V}/x"]}
+      |                                                                 ^^^^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+    "#);
+    let plan = r#"{"plan_id": "p", "vars": {"V": "..", "W": "w"}, "steps": [
+  {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+]}"#;
+    insta::assert_snapshot!(report(plan), @r#"
+    error[path-outside]: the artifact pattern `a/../b` leads out of the step's working folder
+     --> plan.json:2:10
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+      |          ^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `w/../x` leads out of the step's working folder
+     --> plan.json:2:10
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+      |          ^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+
+    error[path-outside]: the artifact pattern `/n` leads out of the step's working folder
+     --> plan.json:2:10
+      |
+    2 |   {"id": "a", "command": "x", "artifacts": ["a/${V}/b", "${W}/../x", "${N:-/n}", "${W}/x", "a/*"]}
+      |          ^^^
+      = help: patterns are relative to `cwd`, and go beneath it
+    "#);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_lang::{Given, Options, Source, load, parse_var, parse_var_file, reference, schema};
+use baton_lang::{Given, Options, Origin, Source, load, parse_var, parse_var_file, reference, schema};
 use serde_json::{Value, json};
 
 /// A value that a schema allows.
@@ -132,7 +132,16 @@ fn every_keyword_of_schemas_stands_in_the_reference_and_is_read() {
             "additionalProperties" => json!({}),
             _ => sample(takes),
         };
-        let input = json!({"type": "string", "default": "x", key: value});
+        let (kind, default) = match key.as_str() {
+            "minimum" | "maximum" => ("integer", json!(1)),
+            "exclusiveMinimum" => ("number", json!(1.5)),
+            "exclusiveMaximum" => ("number", json!(0.5)),
+            "minItems" | "maxItems" | "uniqueItems" | "items" => ("array", json!(["x"])),
+            "required" | "properties" | "additionalProperties" => ("object", json!({"x": {}})),
+            _ => ("string", json!("x")),
+        };
+        let mut input = json!({"type": kind, "default": default});
+        input[key] = value;
         let plan = json!({"plan_id": "p", "inputs": {"a": input}, "steps": [{"id": "s", "command": "c"}]});
         let source = Source::new("p.json", plan.to_string());
         let loaded = load(&source, &BTreeMap::new(), &Options::default());
@@ -172,11 +181,13 @@ fn the_defaults_in_the_table_are_the_ones_that_hold() {
 #[test]
 fn variables_are_read_from_files() {
     let pairs = |text: &str, name: &str| parse_var_file(name, text).map_err(|error| error.to_string());
-    let expected: Result<BTreeMap<String, Given>, String> =
-        Ok(BTreeMap::from([("A".into(), "1".into()), ("B_2".into(), "x = y".into())]));
-    assert_eq!(pairs("# note\nexport A=1\n\nB_2='x = y'\r\n", "v.env"), expected);
-    assert_eq!(pairs("A: 1\nB_2: x = y\n", "v.yaml"), expected);
-    assert_eq!(pairs(r#"{"A": 1, "B_2": "x = y"}"#, "v.json"), expected);
+    let expected = |file: &str, [first, second]: [usize; 2]| -> Result<BTreeMap<String, Given>, String> {
+        let at = |text: &str, line| Given::TextAt(text.to_owned(), Origin { file: file.to_owned(), line });
+        Ok(BTreeMap::from([("A".into(), at("1", first)), ("B_2".into(), at("x = y", second))]))
+    };
+    assert_eq!(pairs("# note\nexport A=1\n\nB_2='x = y'\r\n", "v.env"), expected("v.env", [2, 4]));
+    assert_eq!(pairs("\nA: 1\n# note\nB_2: x = y\n", "v.yaml"), expected("v.yaml", [2, 4]));
+    assert_eq!(pairs(r#"{"A": 1, "B_2": "x = y"}"#, "v.json"), expected("v.json", [1, 1]));
     assert_eq!(pairs("", "v.yml"), Ok(BTreeMap::new()));
     assert_eq!(pairs("A\n", "v"), Err("v:1: `A` is not KEY=value".into()));
     assert_eq!(pairs("\nA=1\nA=2", "v"), Err("v:3: `A` is given twice".into()));
@@ -194,15 +205,16 @@ fn variables_are_read_from_files() {
     2 | b-c: 2
       | ^^^
     "#);
-    let values = pairs("A: [1, {b: 'x'}, true]\nB: {c: }\nC: ~\nD: 010\nE: yes\nF: '7'\n", "v.yaml").expect("values");
-    assert_eq!(values["A"], Given::Value(json!([1, {"b": "x"}, true])));
-    assert_eq!(values["B"], Given::Value(json!({"c": null})));
-    assert_eq!(values["C"], Given::Value(Value::Null));
-    assert_eq!([&values["D"], &values["E"], &values["F"]], [&"010".into(), &"yes".into(), &Given::from("7")]);
-    assert_eq!(
-        pairs(r#"{"A": {"b": [1.5e0]}}"#, "v.json"),
-        Ok(BTreeMap::from([("A".into(), Given::Value(json!({"b": [1.5]})))]))
-    );
+    let text = "A: [1, {b: 'x'}, true]\nB: {c: }\nC: ~\nD: 010\nE: yes\nF: '7'\nG:\n  b: [1.5e0]\nH: 1\n";
+    let values = pairs(text, "v.yaml").expect("they are values");
+    let at = |line| Origin { file: "v.yaml".into(), line };
+    assert_eq!(values["A"], Given::ValueAt(json!([1, {"b": "x"}, true]), at(1)));
+    assert_eq!(values["B"], Given::ValueAt(json!({"c": null}), at(2)));
+    assert_eq!(values["C"], Given::ValueAt(Value::Null, at(3)));
+    for (name, text, line) in [("D", "010", 4), ("E", "yes", 5), ("F", "7", 6), ("H", "1", 9)] {
+        assert_eq!(values[name], Given::TextAt(text.into(), at(line)));
+    }
+    assert_eq!(values["G"], Given::ValueAt(json!({"b": [1.5]}), at(7)));
     assert_eq!(parse_var("A=b=c").expect("it is a pair"), ("A".into(), "b=c".into()));
     assert!(parse_var("A").is_err() && parse_var("a-b=c").is_err());
 }

@@ -62,17 +62,103 @@ fn a_text_is_read_by_the_type_that_is_wanted() {
     assert_eq!(take(&typed("array"), "[1, \"b\"]"), Ok(json!([1, "b"])));
     assert_eq!(take(&typed("object"), "{\"k\": null}"), Ok(json!({"k": null})));
     let said = |kind: &str, text: &str| take(&typed(kind), text).expect_err("it does not fit");
-    assert_eq!(said("integer", "3.5"), "--var x: `inputs.x` takes a whole number, and this is the number 3.5");
-    assert_eq!(said("integer", "three"), "--var x: `inputs.x` takes a whole number, and this is the text \"three\"");
-    assert_eq!(said("integer", "\"3\""), "--var x: `inputs.x` takes a whole number, and this is the text \"3\"");
-    assert_eq!(said("array", ""), "--var x: `inputs.x` takes a list, and this is the text \"\"");
+    assert_eq!(said("integer", "3.5"), "`inputs.x` takes a whole number, and this is the number 3.5");
+    assert_eq!(said("integer", "three"), "`inputs.x` takes a whole number, and this is the text \"three\"");
+    assert_eq!(said("integer", "\"3\""), "`inputs.x` takes a whole number, and this is the text \"3\"");
+    assert_eq!(said("array", ""), "`inputs.x` takes a list, and this is the text \"\"");
     assert!(said("array", &"[".repeat(100_000)).len() < 200);
     assert!(take(&typed("string"), Given::Value(json!(3))).is_err(), "a value keeps its type");
     // In an expression 1.0 would not go with 1.
     assert_eq!(take(&typed("integer"), "1.0"), Ok(json!(1)));
-    assert_eq!(take(&typed("number"), "1.0"), Ok(json!(1.0)));
-    let nested = json!({"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}}}});
-    assert_eq!(take(&nested, "[{\"n\": 2.0, \"m\": 2.0}]"), Ok(json!([{"n": 2, "m": 2.0}])));
+    assert_eq!(take(&typed("number"), "1"), Ok(json!(1.0)));
+    assert_eq!(take(&json!({"type": ["number", "integer"]}), "1"), Ok(json!(1)));
+    let nested = json!({"type": "array", "items": {"type": "object",
+        "properties": {"n": {"type": "integer"}, "r": {"type": ["number", "null"]}}}});
+    let said = take(&nested, "[{\"n\": 2.0, \"r\": 2, \"m\": 2.0}]");
+    assert_eq!(said, Ok(json!([{"n": 2, "r": 2.0, "m": 2.0}])));
+}
+
+#[test]
+fn a_number_is_real_however_it_is_written() {
+    let plan = "plan_id: p\ninputs: {f: {type: number, default: 2}}\nsteps:\n\
+        - {id: a, command: x, args: ['${{ inputs.f * 2.0 }}', '${{ inputs.f == 2 }}']}\n";
+    for values in [&[][..], &[("f", "2".into())], &[("f", "2.0".into())], &[("f", Given::Value(json!(2)))]] {
+        let compiled = compile(plan, values);
+        let invocation = with_scope(&json!({}), &compiled, |scope| compiled.invocation(StepIndex(0), scope));
+        assert_eq!(invocation.expect("it can be computed").with["args"], json!(["4.0", "true"]), "{values:?}");
+    }
+}
+
+#[test]
+fn no_whole_number_becomes_another_one() {
+    let typed = |kind: &str| json!({"type": kind});
+    let said = |schema: &Value, given: Given| take(schema, given).expect_err("it cannot be held");
+    let (whole, real) = (typed("integer"), typed("number"));
+    for (text, value) in [("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN), ("1e3", 1000)] {
+        assert_eq!(take(&whole, text), Ok(json!(value)));
+    }
+    for (text, value) in [("9007199254740992", 9_007_199_254_740_992.0), ("100000000000000000000", 1e20)] {
+        assert_eq!(take(&real, text), Ok(json!(value)));
+    }
+    let told = [
+        said(&whole, "9223372036854775808".into()),
+        said(&whole, "12345678901234567890123".into()),
+        said(&whole, "100000000000000000000".into()),
+        said(&whole, "9007199254740993.0".into()),
+        said(&whole, "1e400".into()),
+        said(&whole, Given::Value(json!(u64::MAX))),
+        said(&real, "9007199254740993".into()),
+        said(&real, "-12345678901234567890123".into()),
+        said(&real, Given::Value(json!(u64::MAX))),
+        said(&json!({"type": "array", "items": {"type": "integer"}}), "[1, 18446744073709551616]".into()),
+        said(&typed("object"), "{\"k\": 18446744073709551617, \"k\": 1}".into()),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @"
+    `inputs.x` takes a whole number, and 9223372036854775808 is too large to be held exactly
+    `inputs.x`: `12345678901234567890123` is too large to be held exactly
+    `inputs.x` takes a whole number, and 1e+20 is too large to be held exactly
+    `inputs.x` takes a whole number, and 9007199254740992.0 is too large to be exact in this notation
+    `inputs.x`: `1e400` is no number that JSON can hold
+    `inputs.x` takes a whole number, and 18446744073709551615 is too large to be held exactly
+    `inputs.x` takes a number, and 9007199254740993 is too large to be held exactly as one
+    `inputs.x`: `-12345678901234567890123` is too large to be held exactly
+    `inputs.x` takes a number, and 18446744073709551615 is too large to be held exactly as one
+    `inputs.x[1]` takes a whole number, and 1.8446744073709552e+19 is too large to be held exactly
+    `inputs.x`: `18446744073709551617` is too large to be held exactly; `inputs.x`: `k` is given twice
+    ");
+    let plan = "plan_id: p\ninputs: {a: {type: integer, default: 12345678901234567890123},\n  \
+        b: {type: integer, enum: [1, 9223372036854775808], default: 1},\n  \
+        c: {type: number, default: 0x20000000000001}, d: {type: integer, default: 0xfffffffffffffffff}}\n\
+        steps: [{id: s, command: x}]\n";
+    insta::assert_snapshot!(load_with(plan, &Options::default()).expect_err("none can be held"), @"
+    error[out_of_range]: `12345678901234567890123` is too large to be held exactly
+     --> plan.yaml:2:38
+      |
+    2 | inputs: {a: {type: integer, default: 12345678901234567890123},
+      |                                      ^^^^^^^^^^^^^^^^^^^^^^^
+      = help: whole numbers go from -9223372036854775808 to 9223372036854775807
+
+    error[bad_input]: `inputs.b.enum[1]` takes a whole number, and 9223372036854775808 is too large to be held exactly
+     --> plan.yaml:3:32
+      |
+    3 |   b: {type: integer, enum: [1, 9223372036854775808], default: 1},
+      |                                ^^^^^^^^^^^^^^^^^^^
+      = help: whole numbers go from -9223372036854775808 to 9223372036854775807
+
+    error[bad_input]: `inputs.c.default` takes a number, and 9007199254740993 is too large to be held exactly as one
+     --> plan.yaml:4:30
+      |
+    4 |   c: {type: number, default: 0x20000000000001}, d: {type: integer, default: 0xfffffffffffffffff}}
+      |                              ^^^^^^^^^^^^^^^^
+      = help: the nearest is 9007199254740992; `type: integer` holds whole numbers to 9223372036854775807
+
+    error[out_of_range]: `0xfffffffffffffffff` is too large to be held exactly
+     --> plan.yaml:4:77
+      |
+    4 |   c: {type: number, default: 0x20000000000001}, d: {type: integer, default: 0xfffffffffffffffff}}
+      |                                                                             ^^^^^^^^^^^^^^^^^^^
+      = help: whole numbers go from -9223372036854775808 to 9223372036854775807
+    ");
 }
 
 #[test]
@@ -207,6 +293,10 @@ fn steps_keep_to_the_outputs_that_they_declare() {
     );
     assert_eq!(take(0, json!({"version": "v1", "count": 7.0})), Ok(json!({"version": "v1", "count": 7, "list": [1]})));
     assert_eq!(take(1, json!({"count": "7"})), Ok(json!({"count": "7"})));
+    let outputs = json!({"version": "v1", "count": "12345678901234567890123", "list": [u64::MAX]});
+    insta::assert_snapshot!(take(0, outputs).expect_err("it cannot be held"), @"`outputs.count`: `12345678901234567890123` is too large to be held exactly");
+    let outputs = json!({"version": "v1", "count": u64::MAX});
+    insta::assert_snapshot!(take(0, outputs).expect_err("it cannot be held"), @"`outputs.count` takes a whole number, and 18446744073709551615 is too large to be held exactly");
     let error = |outputs: Value| take(0, outputs).expect_err("they do not fit");
     insta::assert_snapshot!(error(json!({"version": 5, "list": "a,b"})), @r#"`outputs.version` takes text, and this is the number 5; the step set no output `count`, which it declares (a whole number); write count=… to $BATON_OUTPUT; `outputs.list` takes a list, and this is the text "a,b""#);
     insta::assert_snapshot!(error(json!({"version": "1", "count": "0"})), @r#"`outputs.version` takes text with the pattern `^v`, and this is the text "1"; `outputs.count` is at least 1, and this is 0"#);
@@ -214,21 +304,29 @@ fn steps_keep_to_the_outputs_that_they_declare() {
 
 const OUTPUTS: &str = "plan_id: p\nvars: {V: v}\ninputs: {n: {type: integer, default: 3}}\noutputs:\n  \
     url: 'http://${V}/${{ steps.b.outputs.path }}'\n  typed: ['${{ inputs.n }}', 1.5, null, {k: '${{ steps.a.outputs.list }}'}]\n  \
-    how: '${{ steps.a.status }}'\n  last: '${{ steps.f.outputs.x }}'\n  plain: text\nsteps:\n- {id: a, command: x}\n\
-    - {id: b, command: x, depends_on: [a]}\nfinally: [{id: f, command: x}]\n";
+    how: '${{ steps.a.status }}'\n  plain: text\nsteps:\n- {id: a, command: x}\n\
+    - {id: b, command: x, depends_on: [a]}\n";
 
 #[test]
 fn a_plan_comes_to_its_outputs() {
     let compiled = compile(OUTPUTS, &[]);
     assert!(compiled.has_outputs() && compiled.graph.has_outputs());
     let outputs = |steps: Value| with_scope(&steps, &compiled, |scope| compiled.outputs(scope)).map(Value::Object);
-    let all = json!({"a": {"list": [1]}, "b": {"path": "p"}, "f": {"x": true}});
+    let all = json!({"a": {"list": [1]}, "b": {"path": "p"}});
     assert_eq!(
         outputs(all),
-        Ok(json!({"url": "http://v/p", "typed": [3, 1.5, null, {"k": [1]}], "how": "succeeded", "last": true,
+        Ok(json!({"url": "http://v/p", "typed": [3, 1.5, null, {"k": [1]}], "how": "succeeded",
             "plain": "text"}))
     );
-    insta::assert_snapshot!(outputs(json!({"a": {}, "b": {"path": null}, "f": {}})).expect_err("some are missing"), @r#"the output `url`: `steps.b.outputs.path` is null, and a text cannot hold that; guard it with has() or give a default with ? :; the output `typed`: `steps.a.outputs.list` could not be computed: there is no `list`; guard it with has() (where steps.a.outputs is {}); the output `last`: `steps.f.outputs.x` could not be computed: there is no `x`; guard it with has() (where steps.f.outputs is {})"#);
+    insta::assert_snapshot!(outputs(json!({"a": {}, "b": {"path": null}})).expect_err("some are missing"), @"the output `url`: `steps.b.outputs.path` is null, and a text cannot hold that; give a default: `steps.b.outputs.path != null ? steps.b.outputs.path : '…'`; the output `typed`: `steps.a.outputs.list` could not be computed: there is no `list`; guard it with has() (where steps.a.outputs is {})");
+    let plan = "plan_id: p\n\
+        outputs: {o: \"x${{ steps['a-b'].outputs.n }} ${{ true ? null : 1 }}\"}\n\
+        steps: [{id: a-b, command: x}]\n";
+    let error = |compiled: &Compiled| {
+        with_scope(&json!({"a-b": {"n": null}}), compiled, |scope| compiled.outputs(scope)).expect_err("it is null")
+    };
+    insta::assert_snapshot!(error(&compile(plan, &[])), @"the output `o`: `steps['a-b'].outputs.n` is null, and a text cannot hold that; give a default: `steps['a-b'].outputs.n != null ? steps['a-b'].outputs.n : '…'`");
+    insta::assert_snapshot!(error(&compile(&plan.replace("x${{ steps['a-b'].outputs.n }}", "x"), &[])), @"the output `o`: `true ? null : 1` is null, and a text cannot hold that; give a default: `X != null ? X : '…'`");
     let plain = compile("plan_id: p\nsteps: [{id: a, command: x}]\n", &[]);
     assert!(!plain.has_outputs() && !plain.graph.has_outputs() && plain.graph.sla().is_none());
 }
@@ -239,8 +337,8 @@ fn a_slice_leaves_outputs_out() {
     let compiled = load_with(OUTPUTS, &Options { selection, ..Options::default() }).expect("outputs refuse no slice");
     let outputs = |steps: Value| with_scope(&steps, &compiled, |scope| compiled.outputs(scope)).map(Value::Object);
     assert_eq!(
-        outputs(json!({"a": {"list": []}, "f": {"x": 1}})),
-        Ok(json!({"typed": [3, 1.5, null, {"k": []}], "how": "succeeded", "last": 1, "plain": "text"}))
+        outputs(json!({"a": {"list": []}})),
+        Ok(json!({"typed": [3, 1.5, null, {"k": []}], "how": "succeeded", "plain": "text"}))
     );
 }
 

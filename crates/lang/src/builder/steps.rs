@@ -6,6 +6,7 @@ use baton_core::OnFailure;
 use baton_core::graph::Backoff;
 
 use super::{Builder, MAX_ID_BYTES, Raw, Read, Reference, describe};
+use crate::check::leads_out;
 use crate::events::{Event, ScalarKind};
 use crate::fields::{self, Field, Kind, Level, Name};
 use crate::plan::{Action, Body, Look, NO_STEP, Node, NodeKind, Occurrence, Rules, Step, Text, What};
@@ -13,6 +14,7 @@ use crate::problem::{Problem, did_you_mean, shorten};
 use crate::schema::Schema;
 use crate::source::{Span, inside};
 use crate::strings::Sym;
+use crate::template;
 
 impl<'s> Builder<'s, '_> {
     pub(super) fn steps(&mut self, field: &'static Field) {
@@ -34,6 +36,7 @@ impl<'s> Builder<'s, '_> {
                 Event::MapStart => self.one_step(span),
                 Event::ListEnd => break,
                 Event::End => return,
+                Event::Scalar(scalar) if scalar.kind == ScalarKind::Broken => {}
                 other => {
                     let message = format!("a step is a map of fields, and this is {}", describe(&other));
                     self.problem(Problem::error("wrong_type", span, message));
@@ -145,7 +148,13 @@ impl<'s> Builder<'s, '_> {
             }
             (Name::StepLocks, Read::Raws(raws)) => draft.look.locks = self.locks(raws).into(),
             (Name::StepLockWait, Read::Millis(wait)) => draft.look.lock_wait = Some(wait),
-            (Name::Artifacts, Read::Raws(raws)) => draft.artifacts = self.texts(&raws),
+            (Name::Artifacts, Read::Raws(raws)) => {
+                // What has variables in it is told when these are known.
+                let settled = raws.iter().filter(|(text, _)| !template::is_template(text));
+                let wrong: Vec<Problem> = settled.filter_map(|(text, span)| leads_out(text, *span)).collect();
+                wrong.into_iter().for_each(|problem| self.problem(problem));
+                draft.artifacts = self.texts(&raws);
+            }
             (Name::Detach, Read::Bool(detach)) => draft.detach = detach,
             (Name::Tags, Read::Raws(raws)) => draft.look.tags = self.texts(&raws),
             _ => {}

@@ -133,13 +133,14 @@ impl<'s> Builder<'s, '_> {
         let (event, span) = self.events.next();
         let kind = match event {
             Event::Scalar(scalar) => match scalar.kind {
-                ScalarKind::Null | ScalarKind::Broken => NodeKind::Null,
+                ScalarKind::Null => NodeKind::Null,
+                ScalarKind::Broken => NodeKind::Broken,
                 ScalarKind::Bool => NodeKind::Bool(scalar.text.starts_with(['t', 'T'])),
                 ScalarKind::Number => match yaml::json_number(&scalar.text) {
                     Some(number) => NodeKind::Number(number),
                     None => {
                         self.problem(no_json_number(&scalar.text, span));
-                        NodeKind::Null
+                        NodeKind::Broken
                     }
                 },
                 ScalarKind::Text => NodeKind::Text(self.text(&(scalar.text, span), expressions)),

@@ -55,7 +55,11 @@ impl<'s> Builder<'s, '_> {
         }
         let range = |this: &mut Self, text: &str| {
             let message = format!("`{}` takes {}, and this is {}", field.key, wanted(), shorten(text));
-            this.problem(Problem::error("out_of_range", span, message));
+            let is_duration = matches!(field.kind, Kind::Seconds | Kind::Timeout | Kind::Duration);
+            let is_too_long = duration::parse(text).map_or(yaml::number(text) > 0.0, |duration| duration.0 > 0);
+            let limit = format!("the longest is ten years, which are {MAX_SECONDS} seconds");
+            let hint = (is_duration && is_too_long).then_some(limit);
+            this.problem(Problem::error("out_of_range", span, message).maybe_hint(hint));
             Read::Bad
         };
         let number = || yaml::number(&scalar.text);

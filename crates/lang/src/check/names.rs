@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{RUNS_LAST, expressions_in, reaches};
 use crate::expr::{Facet, References};
-use crate::plan::{Data, Form, Occurrence, Part, What};
+use crate::plan::{Data, Form, IN_OUTPUTS, Occurrence, Part, What};
 use crate::problem::{Problem, Problems, shorten};
 use crate::source::{Source, Span};
 use crate::strings::Sym;
@@ -149,7 +149,15 @@ impl<'a> Names<'a> {
                 self.problems.push(Problem::error("unknown_step", place, message).maybe_hint(hint));
                 continue;
             };
-            let Some(step) = occurrence.in_step() else { continue };
+            let Some(step) = occurrence.in_step() else {
+                if occurrence.step == IN_OUTPUTS && data.is_finally(target) {
+                    let place = self.place(occurrence, "steps.", id);
+                    let message = format!("an output asks for the result of `{}`, which is in `finally`", shorten(id));
+                    let hint = "outputs are computed when the steps have succeeded, before `finally` begins";
+                    self.problems.push(Problem::error("finally", place, message).hint(hint));
+                }
+                continue;
+            };
             match (data.is_finally(step), data.is_finally(target)) {
                 _ if step == target => {
                     let place = self.place(occurrence, "steps.", id);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex_lite::RegexBuilder;
 use serde_json::{Map, Number, Value, json};
 
-use super::{Choices, Findings, Others, Pattern, Rule, SHOWN_CHOICES, Schema, TYPES, compare};
+use super::{Choices, Findings, Others, Pattern, Rule, SHOWN_CHOICES, Schema, TYPES, Type, compare};
 use crate::problem::{Problem, did_you_mean, shorten};
 use crate::source::Span;
 use crate::tree::{Entry, Path, Shape, Tree, whole};
@@ -41,6 +41,22 @@ enum Word {
     Required,
     Properties,
     AdditionalProperties,
+}
+
+impl Word {
+    /// The types of the values that it says something about; none: all.
+    fn is_about(self) -> &'static [Type] {
+        match self {
+            Word::Type | Word::Enum | Word::Const | Word::Default => &[],
+            Word::Description | Word::Title | Word::Examples => &[],
+            Word::Minimum | Word::Maximum | Word::ExclusiveMinimum | Word::ExclusiveMaximum => {
+                &[Type::Integer, Type::Number]
+            }
+            Word::MinLength | Word::MaxLength | Word::Pattern => &[Type::String],
+            Word::MinItems | Word::MaxItems | Word::UniqueItems | Word::Items => &[Type::Array],
+            Word::Required | Word::Properties | Word::AdditionalProperties => &[Type::Object],
+        }
+    }
 }
 
 /// What a keyword takes.
@@ -81,7 +97,8 @@ impl Takes {
 #[rustfmt::skip]
 const KEYWORDS: &[(Word, &str, Takes, &str)] = &[
     (Word::Type, "type", Takes::Types,
-        "What the value is: `string`, `integer`, `number`, `boolean`, `array`, `object`, `null`, or a list of these."),
+        "What the value is: `string`, `integer`, `number`, `boolean`, `array`, `object`, `null`, or a list of these. In \
+         expressions an `integer` is always a whole number (`2`), and a `number` always a real one (`2.0`)."),
     (Word::Enum, "enum", Takes::Values, "The values that it can have."),
     (Word::Const, "const", Takes::Value, "The only value that it can have."),
     (Word::Default, "default", Takes::Value,
@@ -174,7 +191,8 @@ impl SchemaReader {
             Shape::Text(Some(text)) => Some(text.to_string()),
             _ => None,
         });
-        let is_sound = self.findings.problems.is_empty();
+        // A part that cannot be taken, which was told elsewhere, leaves no fingerprint.
+        let is_sound = self.findings.problems.is_empty() && tree.fingerprint().is_some();
         Declared { span, schema, default, description, is_sound }
     }
 
@@ -190,6 +208,9 @@ impl SchemaReader {
     }
 
     fn wrong(&mut self, tree: &Tree<'_>, path: &Path<'_>, wanted: &str, hint: Option<String>) {
+        if matches!(tree.shape, Shape::Unknown) {
+            return;
+        }
         let message = format!("`{path}` takes {wanted}, and this is {}", tree.called());
         self.findings.push(Problem::error("wrong_type", tree.span, message).maybe_hint(hint));
     }
@@ -221,15 +242,15 @@ impl SchemaReader {
                 // The caller checks it.
                 (Word::Default, ..) => {}
                 (Word::Const, ..) => {
-                    let print = value.fingerprint().unwrap_or_default();
-                    schema.rules.push(Rule::Constant(print, shown(value)));
+                    let print = value.fingerprint();
+                    schema.rules.extend(print.map(|print| Rule::Constant(print, shown(value))));
                     literals.push((value, "const", None));
                 }
                 (Word::Enum, _, Shape::List(values)) => {
                     if values.is_empty() {
                         self.bad(value.span, format!("`{path}` is empty, so nothing fits"), None);
                     }
-                    schema.rules.push(Rule::OneOf(choices(values)));
+                    schema.rules.extend(choices(values).map(Rule::OneOf));
                     literals.extend(values.iter().enumerate().map(|(at, value)| (value, "enum", Some(at))));
                 }
                 (Word::Examples, _, Shape::List(values)) => {
@@ -279,6 +300,10 @@ impl SchemaReader {
                 _ => self.wrong(value, &path, takes.in_words(), None),
             }
         }
+        self.idle(entries, &schema, path);
+        if matches!(others, Others::None) {
+            self.required_and_refused(entries, &fields, path);
+        }
         if !fields.is_empty() || !matches!(others, Others::Any) {
             schema.rules.push(Rule::Fields(fields, others));
         }
@@ -312,11 +337,16 @@ impl SchemaReader {
     fn types(&mut self, schema: &mut Schema, value: &Tree<'_>, path: &Path<'_>) {
         let words = match &value.shape {
             Shape::Text(Some(_)) => std::slice::from_ref(value),
-            Shape::List(words) if !words.is_empty() => &words[..],
+            Shape::List(words) if words.is_empty() => {
+                return self.bad(value.span, format!("`{path}` is empty, so nothing fits"), None);
+            }
+            Shape::List(words) => &words[..],
             _ => return self.wrong(value, path, Takes::Types.in_words(), None),
         };
+        let mut all_known = true;
         for word in words {
             let Shape::Text(Some(text)) = &word.shape else {
+                all_known = false;
                 let hint = matches!(word.shape, Shape::Null).then(|| "in quotes it is a type: \"null\"".to_owned());
                 self.wrong(word, path, "the name of a type", hint);
                 continue;
@@ -325,6 +355,7 @@ impl SchemaReader {
             match TYPES.iter().find(|(_, name, _)| name == text) {
                 Some((kind, _, _)) => schema.allow(*kind),
                 None => {
+                    all_known = false;
                     let hint = elsewhere(text)
                         .map(|ours| format!("in Baton this is `{ours}`"))
                         .or_else(|| did_you_mean(text, known.clone()))
@@ -333,6 +364,10 @@ impl SchemaReader {
                     self.findings.push(Problem::error("bad_choice", word.span, message).hint(hint));
                 }
             }
+        }
+        // Nothing is held against a type that was not understood.
+        if !all_known {
+            schema.types = 0;
         }
     }
 
@@ -367,6 +402,37 @@ impl SchemaReader {
             }
         }
         schema.rules.push(Rule::Required(needed.into_iter().collect()));
+    }
+
+    /// Keywords about values of types that the schema does not take.
+    fn idle(&mut self, entries: &[Entry<'_>], schema: &Schema, path: &Path<'_>) {
+        if schema.types == 0 {
+            return;
+        }
+        for (key, span, _) in entries {
+            let Some((word, ..)) = KEYWORDS.iter().find(|(_, name, _, _)| name == key) else { continue };
+            let about = word.is_about();
+            if about.is_empty() || about.iter().any(|kind| schema.allows(*kind)) {
+                continue;
+            }
+            let of_type = TYPES.iter().find(|(kind, _, _)| about.contains(kind)).map_or("", |(_, name, _)| *name);
+            let message = format!("`{}` says nothing: `{path}` takes {}", path.name(key), schema.types_in_words());
+            self.bad(*span, message, Some(format!("take it out; it goes with `type: {of_type}`")));
+        }
+    }
+
+    /// Fields that a map must have and cannot have.
+    fn required_and_refused(&mut self, entries: &[Entry<'_>], fields: &BTreeMap<String, Schema>, path: &Path<'_>) {
+        let required = entries.iter().find(|(key, _, _)| key == "required").map(|(_, _, value)| &value.shape);
+        let Some(Shape::List(names)) = required else { return };
+        for name in names {
+            let Shape::Text(Some(text)) = &name.shape else { continue };
+            if !fields.contains_key(text.as_ref()) {
+                let text = shorten(text);
+                let message = format!("no map fits `{path}`: it must have `{text}`, and takes only its `properties`");
+                self.bad(name.span, message, Some(format!("add `{text}` to `properties`")));
+            }
+        }
     }
 
     /// Bounds between which there is nothing.
@@ -456,16 +522,17 @@ fn shown(tree: &Tree<'_>) -> String {
     }
 }
 
-fn choices(values: &[Tree<'_>]) -> Choices {
+/// `None`: one of them cannot be taken.
+fn choices(values: &[Tree<'_>]) -> Option<Choices> {
     let words = values.iter().filter_map(|value| match &value.shape {
         Shape::Text(Some(text)) => Some(text.to_string()),
         _ => None,
     });
-    Choices {
-        fingerprints: values.iter().filter_map(Tree::fingerprint).collect(),
+    Some(Choices {
+        fingerprints: values.iter().map(Tree::fingerprint).collect::<Option<_>>()?,
         shown: values.iter().take(SHOWN_CHOICES).map(shown).collect(),
         words: words.collect(),
-    }
+    })
 }
 
 /// The keywords as a JSON Schema, for editors.
