@@ -202,7 +202,7 @@ impl SqliteStore {
             .connection
             .query_row("SELECT EXISTS (SELECT 1 FROM event WHERE key <= ?1)", [fold.seq as i64], |row| row.get(0))
             .map_err(failed)?;
-        while is_left && self.in_turn(|store| store.remove_some_events(0, fold.seq))? {}
+        while is_left && !self.in_turn(|store| store.remove_some_events(0, fold.seq))? {}
         Ok(())
     }
 
