@@ -316,7 +316,7 @@ impl SqliteStore {
     }
 
     /// The runs that have left this artefact.
-    fn runs_with(&self, sha256: &str) -> Result<Vec<RunId>> {
+    pub(crate) fn runs_with(&self, sha256: &str) -> Result<Vec<RunId>> {
         self.connection()
             .prepare_cached("SELECT DISTINCT run.id FROM artifact JOIN run ON id = run WHERE sha256 = ?1 ORDER BY 1")
             .and_then(|mut select| select.query_map([sha256], |row| Ok(RunId(unsigned(row.get(0)?))))?.collect())

@@ -597,6 +597,46 @@ fn a_backup_tells_which_runs_are_damaged_and_is_restored_without_them() {
 }
 
 #[test]
+fn a_backup_goes_on_where_a_file_cannot_be_read_and_tells_whose_it_is() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let (torn, _) = run_with_files(&disk, &mut store, 2_000, "torn");
+    let (shut, _) = run_with_files(&disk, &mut store, 2_000, "shut");
+    let (lost, artifact) = run_with_files(&disk, &mut store, 2_000, "lost");
+    let (good, _) = run_with_files(&disk, &mut store, 2_000, "good");
+    let artifact = store.artifact(&artifact).unwrap();
+    // A folder can be opened and not read, and what refers to itself cannot be opened, also by root.
+    for path in [disk.directory.output(torn), artifact] {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+    }
+    let shut_output = disk.directory.output(shut);
+    std::fs::remove_file(&shut_output).unwrap();
+    std::os::unix::fs::symlink(&shut_output, &shut_output).unwrap();
+
+    let backup = disk.path("backup");
+    let made = store.backup(&backup).unwrap();
+    let damaged: Vec<(&[RunId], &str)> =
+        made.damage.iter().map(|damage| (&damage.runs[..], damage.problem.as_str())).collect();
+    assert_eq!(damaged.iter().map(|(runs, _)| *runs).collect::<Vec<_>>(), [[lost], [torn], [shut]]);
+    for (_, problem) in &damaged {
+        let is_of_original = problem.contains(&disk.directory.root().display().to_string());
+        assert!(
+            is_of_original && problem.contains("cannot be read: "),
+            "it says what could not be read and why: {problem}"
+        );
+    }
+    assert_eq!((made.runs, made.files), (4, 1 + 2 + 3));
+    let to = DataDir::at(disk.path("elsewhere"));
+    assert_eq!(restore(&backup, &to, DamagedRuns::Refuse).unwrap_err().code(), "refused");
+    let restored = restore(&backup, &to, DamagedRuns::LeaveOut).unwrap();
+    assert_eq!(restored.left_out, [torn, shut, lost]);
+    let copy = SqliteStore::open(&to, Access::Read).unwrap();
+    assert_eq!(replayed(&copy, good), replayed(&store, good));
+    assert!(copy.doctor().unwrap().is_healthy());
+}
+
+#[test]
 fn a_restore_moves_an_unused_store_aside_and_refuses_one_in_use() {
     let disk = Disk::new();
     let mut store = disk.open();
