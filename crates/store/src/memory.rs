@@ -129,7 +129,7 @@ impl MemoryStore {
                 self.logs.get(&run.0).filter(|_| is_open).map(|log| (Epoch(log.epoch), log.seq))
             }
         };
-        let of_run = |run: RunId| crate::lock_conflict(append, self.logs.get(&run.0).map(|log| Epoch(log.epoch)));
+        let of_run = |run: RunId| crate::lock_conflict(append, run, self.logs.get(&run.0).map(|log| Epoch(log.epoch)));
         append.events.lock_runs().into_iter().find_map(of_run).or_else(|| crate::conflict(append, head))
     }
 

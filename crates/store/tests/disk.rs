@@ -743,6 +743,35 @@ fn cleaning_keeps_what_others_need() {
 }
 
 #[test]
+fn a_lock_that_a_run_had_when_it_was_removed_can_be_freed() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let owner = store.register(&info(1)).unwrap();
+    let run = submit(&mut store, &created(), Some(owner)).run();
+    let names = vec!["merge".to_owned()];
+    commit(&mut store, vec![lock_append(owner, None, &[lock(run, LockEventKind::Granted { names })])]);
+    // Its owner dies between its end and the release.
+    let completed =
+        [at(2_600, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() })];
+    commit(&mut store, vec![run_append(run, owner, None, &completed, &graph())]);
+    drop(store);
+    let mut store = disk.open();
+    let everything = GcPolicy { keep_last: Some(0), ..GcPolicy::default() };
+    assert_eq!(store.gc(everything, Time(10_000)).unwrap().runs, [run]);
+    let waiting = store.register(&info(2)).unwrap();
+    let mut table = LockTable::default();
+    store.follow_locks(&mut table, 0).unwrap();
+    assert_eq!(table.held_in(run).count(), 1);
+    let released = [lock(run, LockEventKind::Released { reason: Some("its run is gone".to_owned()) })];
+    assert_eq!(
+        commit(&mut store, vec![lock_append(waiting, None, &released)]),
+        Outcome::Committed { last_seqs: vec![2] }
+    );
+    store.follow_locks(&mut table, 1).unwrap();
+    assert_eq!(table.held().count(), 0);
+}
+
+#[test]
 fn the_doctor_finds_damaged_missing_and_forgotten_files() {
     let disk = Disk::new();
     let mut store = disk.open();
