@@ -1,8 +1,10 @@
 //! `baton gc`: removes old runs and gives their space back to the disk.
 
+mod estimate;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use baton_core::lock::{LockEvent, LockEventKind, LockTable};
@@ -51,7 +53,8 @@ pub struct GcReport {
     pub runs: Vec<RunId>,
     /// How many artefacts.
     pub artifacts: u64,
-    /// How many bytes the disk has got back. In a dry run: of files only, as the database's part is not known before.
+    /// How many bytes less the database and the files have; in a dry run this is an estimate. The database's write-ahead
+    /// log is not counted, because it grows again with the next run.
     pub bytes_freed: u64,
 }
 
@@ -208,14 +211,10 @@ impl SqliteStore {
     pub fn gc(&mut self, policy: GcPolicy, now: Time) -> Result<GcReport> {
         let mut chosen = self.choose(policy, now)?;
         if policy.dry_run {
-            let mut report = GcReport { runs: chosen.doomed.iter().copied().collect(), ..GcReport::default() };
-            for run in &report.runs {
-                report.bytes_freed += entries(&self.directory().run(*run))?.iter().map(|path| size(path)).sum::<u64>();
-            }
-            return Ok(report);
+            return self.estimate(chosen.doomed);
         }
         let _alone = lock_runs(self.directory(), RunsUse::Remove)?;
-        let before = self.disk_bytes()?;
+        let before = self.bytes()?;
         self.export_flush()?;
         // An earlier one may have been interrupted.
         self.remove_rows_of_removed_runs()?;
@@ -225,7 +224,7 @@ impl SqliteStore {
         self.remove_orphans()?;
         let artifacts = self.sweep_artifacts()?;
         self.give_back_pages()?;
-        Ok(GcReport { runs, artifacts, bytes_freed: before.saturating_sub(self.disk_bytes()?) })
+        Ok(GcReport { runs, artifacts, bytes_freed: before.saturating_sub(self.bytes()?) })
     }
 
     /// Which runs the policy does not keep.
@@ -445,41 +444,49 @@ impl SqliteStore {
 
     /// Removes folders of runs that are not there any more: an earlier `gc` was interrupted.
     fn remove_orphans(&self) -> Result<()> {
-        for folder in entries(&self.directory().runs())? {
-            let Ok(number) = name(&folder).parse() else { continue };
+        self.orphans()?.into_iter().try_for_each(remove_folder)
+    }
+
+    fn orphans(&self) -> Result<Vec<PathBuf>> {
+        let mut orphans = entries(&self.directory().runs())?;
+        orphans.retain(|folder| {
             // A run's row is there before its folder is, so a folder without a row belongs to a removed run.
-            if let Err(StoreError::NoSuchRun { .. }) = self.run(RunId(number)) {
-                remove_folder(folder)?;
-            }
-        }
-        Ok(())
+            name(folder)
+                .parse()
+                .is_ok_and(|number| matches!(self.run(RunId(number)), Err(StoreError::NoSuchRun { .. })))
+        });
+        Ok(orphans)
     }
 
     fn sweep_artifacts(&self) -> Result<u64> {
         let mut removed = 0;
         let files = artifact_files(self.directory())?;
-        if files.is_empty() {
-            return Ok(0);
-        }
         let now = SystemTime::now();
         for (path, sha256) in files {
             let _alone = artifact::lock_shelves(self.directory(), true)?;
-            let is_wanted = match &sha256 {
-                Some(sha256) => self
-                    .connection()
-                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM artifact WHERE sha256 = ?1)")
-                    .and_then(|mut select| select.query_row([sha256], |row| row.get(0)))
-                    .map_err(self.failed())?,
-                None => false,
-            };
-            let age = std::fs::metadata(&path).and_then(|facts| facts.modified());
-            let is_old = age.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > ARTIFACT_GRACE));
-            if !is_wanted && is_old {
+            if self.is_unwanted(&path, sha256.as_deref(), &BTreeSet::new(), now)? {
                 std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
                 removed += 1;
             }
         }
         Ok(removed)
+    }
+
+    /// Whether a file among the artefacts is to go, once these runs are gone.
+    fn is_unwanted(&self, path: &Path, sha256: Option<&str>, gone: &BTreeSet<RunId>, now: SystemTime) -> Result<bool> {
+        let age = std::fs::metadata(path).and_then(|facts| facts.modified());
+        let is_old = age.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > ARTIFACT_GRACE));
+        let Some(sha256) = sha256.filter(|_| is_old) else { return Ok(is_old) };
+        let failed = self.failed();
+        let mut select =
+            self.connection().prepare_cached("SELECT run FROM artifact WHERE sha256 = ?1").map_err(&failed)?;
+        let mut rows = select.query([sha256]).map_err(&failed)?;
+        while let Some(row) = rows.next().map_err(&failed)? {
+            if !gone.contains(&row.get(0).map(run_id).map_err(&failed)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn give_back_pages(&mut self) -> Result<()> {
@@ -509,14 +516,22 @@ impl SqliteStore {
         truncated.map_err(failed)
     }
 
-    fn disk_bytes(&self) -> Result<u64> {
-        let database = self.database_path();
-        let mut bytes = size(database) + size(&database.with_extension("db-wal"));
+    /// The bytes of the database, without its write-ahead log, and of the files.
+    fn bytes(&self) -> Result<u64> {
+        let mut bytes = self.pages_bytes("page_count")?;
         for folder in entries(&self.directory().runs())? {
-            bytes += entries(&folder)?.iter().map(|path| size(path)).sum::<u64>();
+            bytes += folder_bytes(&folder)?;
         }
         bytes += artifact_files(self.directory())?.iter().map(|(path, _)| size(path)).sum::<u64>();
         Ok(bytes)
+    }
+
+    /// The bytes of so many of the database's pages as this pragma says.
+    fn pages_bytes(&self, pragma: &str) -> Result<u64> {
+        let number = |name: &str| -> Result<u64> {
+            self.connection().pragma_query_value(None, name, |row| row.get(0).map(unsigned)).map_err(self.failed())
+        };
+        Ok(number(pragma)? * number("page_size")?)
     }
 }
 
@@ -524,8 +539,12 @@ fn run_id(number: i64) -> RunId {
     RunId(unsigned(number))
 }
 
-fn size(path: &std::path::Path) -> u64 {
+fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |facts| facts.len())
+}
+
+fn folder_bytes(folder: &Path) -> Result<u64> {
+    Ok(entries(folder)?.iter().map(|path| size(path)).sum())
 }
 
 fn remove_folder(folder: PathBuf) -> Result<()> {

@@ -722,6 +722,42 @@ fn cleaning_removes_old_runs_with_their_files_and_gives_the_disk_back() {
 }
 
 #[test]
+fn a_dry_run_of_cleaning_says_about_what_the_disk_will_get_back() {
+    let graph = graph();
+    for (runs, steps, kept) in [(16, 1, 1), (3, 400, 0), (4, 200, 2)] {
+        let disk = Disk::new();
+        let mut store = disk.open();
+        for number in 0..runs {
+            let (_, artifact) = run_with_files(&disk, &mut store, 2_000, &format!("{number} {}", "z".repeat(9_000)));
+            let file = std::fs::File::options().write(true).open(store.artifact(&artifact).unwrap()).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            let owner = store.owners().unwrap()[0].epoch;
+            let run = submit(&mut store, &created(), Some(owner)).run();
+            let mut end = AttemptEnd::bare(ExitCause::Exit { code: 0 });
+            end.output = Output::Inline(vec![b'y'; 500]);
+            let succeeded = EventKind::StepSucceeded { step: FETCH, attempt: 1, end: Box::new(end) };
+            let mut events = vec![at(2_500, succeeded); steps];
+            events.push(at(
+                2_600,
+                EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() },
+            ));
+            commit(&mut store, vec![run_append(run, owner, None, &events, &graph)]);
+        }
+        store.export_flush().unwrap();
+        let policy = GcPolicy { keep_last: Some(kept), ..GcPolicy::default() };
+        let planned = store.gc(GcPolicy { dry_run: true, ..policy }, Time(10_000)).unwrap();
+        let done = store.gc(policy, Time(10_000)).unwrap();
+        assert_eq!((&planned.runs, planned.artifacts), (&done.runs, done.artifacts));
+        let (planned, done) = (planned.bytes_freed, done.bytes_freed);
+        let difference = planned.abs_diff(done);
+        // Pages are given back whole.
+        assert!(difference < done / 20 + 32_768, "{planned} bytes planned, {done} freed, {runs} runs of {steps} steps");
+        let again = store.gc(GcPolicy { dry_run: true, ..policy }, Time(10_000)).unwrap();
+        assert!(again.bytes_freed < 65_536, "nothing is left to be freed: {}", again.bytes_freed);
+    }
+}
+
+#[test]
 fn cleaning_keeps_what_others_need() {
     let disk = Disk::new();
     let mut store = disk.open();
