@@ -20,7 +20,7 @@ pub struct Doctor {
     pub schema_version: u32,
     /// How many runs there are.
     pub runs: u64,
-    /// How many events were verified.
+    /// How many events of runs were verified; those of the log that runs share are not counted.
     pub events: u64,
     /// What is wrong with the database as a whole.
     pub database_problems: Vec<String>,
@@ -170,7 +170,9 @@ impl SqliteStore {
         for log in logs {
             match self.verify_log(log) {
                 Ok(verified) => {
-                    events += verified.events;
+                    if log != Log::Shared {
+                        events += verified.events;
+                    }
                     damaged_outputs.extend(self.examine_output(log, verified.output_end));
                 }
                 Err(error) => damaged_logs.push(DamagedLog { log, problem: error.to_string() }),

@@ -824,6 +824,11 @@ fn the_doctor_finds_damaged_missing_and_forgotten_files() {
     assert!(report.tables.iter().any(|(name, bytes)| name == "event" && *bytes > 0));
     assert_eq!((report.runs, report.events), (2, 6));
     assert_eq!(report.owners.len(), 1);
+    let owner = report.owners[0].epoch;
+    let names = vec!["merge".to_owned()];
+    let locks = [lock(RunId(1), LockEventKind::Granted { names })];
+    commit(&mut store, vec![lock_append(owner, None, &locks)]);
+    assert_eq!(store.doctor().unwrap().events, 6, "what happened to locks is no run's event");
 }
 
 #[test]
