@@ -171,30 +171,42 @@ pub(crate) fn digest(path: &Path) -> Result<(String, u64)> {
     }
 }
 
-/// Copies the first `limit` bytes of a file, synced, and answers with the SHA-256 and the number of what was copied.
-pub(crate) fn copy_synced(from: &Path, to: &Path, limit: u64) -> Result<(String, u64)> {
-    let source = File::open(from).map_err(StoreError::io("open", from))?;
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(to)
-        .map_err(StoreError::write(to))?;
-    let mut source = source.take(limit);
+/// Why a file was not copied.
+pub(crate) enum CopyError {
+    /// It cannot be read.
+    Read(io::Error),
+    /// Its copy cannot be written.
+    Write(StoreError),
+}
+
+impl CopyError {
+    /// The error where a file that cannot be read ends what was begun.
+    pub(crate) fn of(self, from: &Path) -> StoreError {
+        match self {
+            CopyError::Read(error) => StoreError::io("read", from)(error),
+            CopyError::Write(error) => error,
+        }
+    }
+}
+
+/// Copies at most `limit` bytes, synced, and answers with the SHA-256 and the number of what was copied.
+pub(crate) fn copy_synced(from: File, to: &Path, limit: u64) -> Result<(String, u64), CopyError> {
+    let failed = |error: io::Error| CopyError::Write(StoreError::write(to)(error));
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(to).map_err(failed)?;
+    let mut from = from.take(limit);
     let mut buffer = vec![0u8; COPY_BYTES];
     let (mut digest, mut bytes) = (Sha256::new(), 0u64);
     loop {
-        match source.read(&mut buffer).map_err(StoreError::io("read", from))? {
+        match from.read(&mut buffer).map_err(CopyError::Read)? {
             0 => break,
             length => {
                 digest.update(&buffer[..length]);
-                file.write_all(&buffer[..length]).map_err(StoreError::write(to))?;
+                file.write_all(&buffer[..length]).map_err(failed)?;
                 bytes += length as u64;
             }
         }
     }
-    file.sync_all().map_err(StoreError::write(to))?;
+    file.sync_all().map_err(failed)?;
     Ok((hex(&digest.finalize()), bytes))
 }
 

@@ -1,13 +1,15 @@
 //! Backup of a store that is in use into one folder, and the verified way back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use baton_core::RunId;
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::CopyError;
 use crate::directory::make_folder;
-use crate::doctor::{Damage, artifact_files, entries, name};
+use crate::doctor::{Damage, DamagedFile, artifact_files, entries, name};
 use crate::gc::{RunsUse, lock_runs};
 use crate::sqlite::{random_id, wall_clock};
 use crate::{Access, DataDir, Filter, Result, SqliteStore, Store, StoreError, artifact, export, filesystem, owner};
@@ -66,9 +68,51 @@ pub struct Restored {
     pub replaced: Option<PathBuf>,
 }
 
+/// What was copied beside the database.
+struct Copied {
+    files: Vec<ManifestFile>,
+    /// What cannot be read, by where its copy would be.
+    unread: BTreeMap<PathBuf, DamagedFile>,
+}
+
+impl Copied {
+    /// Copies a file as long as it is now. That it is missing is found when the copy is examined; that it cannot be
+    /// read is noted. Neither keeps the others from being copied.
+    fn copy(
+        &mut self,
+        from: &Path,
+        copy: &DataDir,
+        to: PathBuf,
+        runs: impl FnOnce() -> Result<Vec<RunId>>,
+    ) -> Result<()> {
+        let opened = File::open(from).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let copied = match opened {
+            Ok((length, file)) => {
+                make_folder(to.parent().unwrap_or(copy.root()))?;
+                artifact::copy_synced(file, &to, length)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => Err(CopyError::Read(error)),
+        };
+        match copied {
+            Ok((sha256, bytes)) => {
+                let path = to.strip_prefix(copy.root()).unwrap_or(&to).to_string_lossy().into_owned();
+                self.files.push(ManifestFile { path, bytes, sha256 });
+            }
+            Err(CopyError::Read(error)) => {
+                remove_if_there(&to)?;
+                let problem = format!("it cannot be read: {error}");
+                self.unread.insert(to, DamagedFile { path: from.to_path_buf(), runs: runs()?, problem });
+            }
+            Err(error @ CopyError::Write(_)) => return Err(error.of(from)),
+        }
+        Ok(())
+    }
+}
+
 impl SqliteStore {
     /// Copies the store into a new folder at `to`, as it is at one moment, while it is in use, and examines the copy.
-    /// What is damaged is copied as it is and told.
+    /// What is damaged is copied as it is and told; what cannot be read is told and left out.
     pub fn backup(&self, to: &Path) -> Result<Backup> {
         if to.exists() {
             return Err(refused(format!("`{}` exists; name a folder that does not", to.display())));
@@ -98,43 +142,39 @@ impl SqliteStore {
         self.connection()
             .execute("VACUUM INTO ?1", [database.to_string_lossy()])
             .map_err(StoreError::sqlite(&database))?;
-        let sync = || std::fs::File::open(&database)?.sync_all();
+        let sync = || File::open(&database)?.sync_all();
         sync().map_err(StoreError::write(&database))?;
         let (sha256, bytes) = artifact::digest(&database)?;
-        let mut files = vec![ManifestFile { path: DATABASE.to_owned(), bytes, sha256 }];
+        let mut copied =
+            Copied { files: vec![ManifestFile { path: DATABASE.to_owned(), bytes, sha256 }], unread: BTreeMap::new() };
         // The copy says which files belong to it. What came later may be copied too, and nothing refers to that.
         let snapshot = SqliteStore::open(&copy, Access::Read)?;
         let runs = snapshot.runs(&Filter::default())?;
         make_folder(&copy.runs())?;
         make_folder(&copy.artifacts())?;
         for run in &runs {
-            let from = self.directory().output(run.run);
-            let Ok(facts) = std::fs::metadata(&from) else { continue };
-            make_folder(&copy.run(run.run))?;
-            let (sha256, bytes) = artifact::copy_synced(&from, &copy.output(run.run), facts.len())?;
-            files.push(ManifestFile { path: format!("runs/{}/output", run.run), bytes, sha256 });
-            sync_folder(&copy.run(run.run))?;
+            copied.copy(&self.directory().output(run.run), &copy, copy.output(run.run), || Ok(vec![run.run]))?;
         }
         for wanted in snapshot.kept_artifacts()? {
             let (from, to) = (self.directory().artifact(&wanted), copy.artifact(&wanted));
-            if !from.exists() {
-                // The examination of the copy tells whose it is.
-                continue;
+            copied.copy(&from, &copy, to, || snapshot.runs_with(&wanted))?;
+        }
+        for part in [copy.runs(), copy.artifacts()] {
+            for folder in entries(&part)? {
+                sync_folder(&folder)?;
             }
-            make_folder(to.parent().unwrap_or(folder))?;
-            let (sha256, bytes) = artifact::copy_synced(&from, &to, u64::MAX)?;
-            files.push(ManifestFile { path: format!("artifacts/{}/{}", &wanted[..2], &wanted[2..]), bytes, sha256 });
+            sync_folder(&part)?;
         }
-        for shelf in entries(&copy.artifacts())? {
-            sync_folder(&shelf)?;
-        }
-        sync_folder(&copy.artifacts())?;
-        sync_folder(&copy.runs())?;
+        let Copied { files, unread } = copied;
+        let mut examined = snapshot.doctor()?;
+        // What the copy misses because it could not be read is told with the reason.
+        examined.damaged_files.retain(|file| !unread.contains_key(&file.path));
+        examined.damaged_files.extend(unread.into_values());
         let backup = Backup {
             runs: runs.len() as u64,
             files: files.len() as u64,
             bytes: files.iter().map(|file| file.bytes).sum(),
-            damage: snapshot.doctor()?.damage(),
+            damage: examined.damage(),
         };
         let manifest = Manifest {
             format: FORMAT,
@@ -145,7 +185,7 @@ impl SqliteStore {
         };
         let path = folder.join(MANIFEST);
         let write = || -> std::io::Result<()> {
-            let file = std::fs::File::create(&path)?;
+            let file = File::create(&path)?;
             serde_json::to_writer_pretty(&file, &manifest)?;
             file.sync_all()
         };
@@ -256,12 +296,7 @@ fn leave_out_damaged(store: &mut SqliteStore, damaged: DamagedRuns) -> Result<Ve
     let left_out = store.remove_with_dependents(runs)?;
     for file in report.damaged_files {
         // An artefact that nobody refers to any more: if it stayed, it would be taken for what its name says.
-        match std::fs::remove_file(&file.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", &file.path)(error));
-            }
-            _ => {}
-        }
+        remove_if_there(&file.path)?;
     }
     Ok(left_out)
 }
@@ -275,7 +310,9 @@ fn copy_all(from: &Path, copy: &DataDir, files: &[ManifestFile]) -> Result<()> {
         if let Some(parent) = to.parent() {
             make_folder(parent)?;
         }
-        let (sha256, _) = artifact::copy_synced(&from.join(&file.path), &to, file.bytes)?;
+        let source = from.join(&file.path);
+        let opened = File::open(&source).map_err(StoreError::io("open", &source))?;
+        let (sha256, _) = artifact::copy_synced(opened, &to, file.bytes).map_err(|error| error.of(&source))?;
         if sha256 != file.sha256 {
             return Err(StoreError::DamagedFile { path: to, detail: "it changed while it was copied".to_owned() });
         }
@@ -341,6 +378,13 @@ fn refuse_living_owners(to: &DataDir) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {

@@ -20,7 +20,7 @@ pub struct Doctor {
     pub schema_version: u32,
     /// How many runs there are.
     pub runs: u64,
-    /// How many events were verified.
+    /// How many events of runs were verified; those of the log that runs share are not counted.
     pub events: u64,
     /// What is wrong with the database as a whole.
     pub database_problems: Vec<String>,
@@ -170,7 +170,9 @@ impl SqliteStore {
         for log in logs {
             match self.verify_log(log) {
                 Ok(verified) => {
-                    events += verified.events;
+                    if log != Log::Shared {
+                        events += verified.events;
+                    }
                     damaged_outputs.extend(self.examine_output(log, verified.output_end));
                 }
                 Err(error) => damaged_logs.push(DamagedLog { log, problem: error.to_string() }),
@@ -316,7 +318,7 @@ impl SqliteStore {
     }
 
     /// The runs that have left this artefact.
-    fn runs_with(&self, sha256: &str) -> Result<Vec<RunId>> {
+    pub(crate) fn runs_with(&self, sha256: &str) -> Result<Vec<RunId>> {
         self.connection()
             .prepare_cached("SELECT DISTINCT run.id FROM artifact JOIN run ON id = run WHERE sha256 = ?1 ORDER BY 1")
             .and_then(|mut select| select.query_map([sha256], |row| Ok(RunId(unsigned(row.get(0)?))))?.collect())

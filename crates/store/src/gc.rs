@@ -1,8 +1,10 @@
 //! `baton gc`: removes old runs and gives their space back to the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod estimate;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use baton_core::lock::{LockEvent, LockEventKind, LockTable};
@@ -18,10 +20,7 @@ use crate::{
 /// A file among the artefacts that nothing refers to is left alone for so long: an event may be about to.
 const ARTIFACT_GRACE: Duration = Duration::from_secs(3600);
 
-/// So many runs are removed in one transaction, so that other processes can write in between.
-const RUNS_A_TRANSACTION: usize = if cfg!(test) { 2 } else { 20 };
-
-/// So many rows of a run that is gone are removed in one transaction, so that others are not held up.
+/// So many rows are removed in one transaction, so that others are not held up.
 const ROWS_A_TRANSACTION: usize = if cfg!(test) { 50 } else { 2_000 };
 
 /// A transaction removes no further row after so many bytes.
@@ -54,7 +53,8 @@ pub struct GcReport {
     pub runs: Vec<RunId>,
     /// How many artefacts.
     pub artifacts: u64,
-    /// How many bytes the disk has got back. In a dry run: of files only, as the database's part is not known before.
+    /// How many bytes less the database and the files have; in a dry run this is an estimate. The database's write-ahead
+    /// log is not counted, because it grows again with the next run.
     pub bytes_freed: u64,
 }
 
@@ -84,6 +84,83 @@ pub(crate) fn lock_runs(directory: &DataDir, runs_use: RunsUse) -> Result<File> 
             ),
         }),
         Err(TryLockError::Error(source)) => Err(StoreError::io("lock", &path)(source)),
+    }
+}
+
+/// What one transaction may still remove.
+struct Allowance {
+    rows: usize,
+    bytes: i64,
+}
+
+impl Allowance {
+    fn of_a_transaction() -> Self {
+        Self { rows: ROWS_A_TRANSACTION, bytes: BYTES_A_TRANSACTION }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.rows == 0 || self.bytes <= 0
+    }
+
+    fn use_rows(&mut self, removed: usize) {
+        self.rows = self.rows.saturating_sub(removed);
+    }
+
+    /// Removes the events of a log up to the one with this number, as far as it goes. Answers whether all are gone.
+    fn remove_events(&mut self, transaction: &Transaction<'_>, log: u64, last_seq: u64) -> rusqlite::Result<bool> {
+        let (first, end) = (schema::key(log, 0), schema::key(log, last_seq));
+        let mut select = transaction.prepare_cached(
+            "SELECT key, octet_length(payload) FROM event WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
+        )?;
+        let limit = self.rows;
+        let mut rows = select.query(params![first, end, limit as i64])?;
+        let (mut last, mut found) = (None, 0);
+        while let Some(row) = rows.next()? {
+            found += 1;
+            last = Some(row.get::<_, i64>(0)?);
+            self.bytes -= row.get::<_, i64>(1)?;
+            if self.bytes <= 0 {
+                break;
+            }
+        }
+        self.use_rows(found);
+        if let Some(last) = last {
+            transaction
+                .prepare_cached("DELETE FROM event WHERE key BETWEEN ?1 AND ?2")?
+                .execute(params![first, last])?;
+        }
+        Ok(found < limit && self.bytes > 0)
+    }
+
+    /// Removes the rows of a run's artefacts, as far as it goes. Answers whether all are gone.
+    fn remove_artifact_rows(&mut self, transaction: &Transaction<'_>, run: RunId) -> rusqlite::Result<bool> {
+        let limit = self.rows;
+        let removed = transaction
+            .prepare_cached("DELETE FROM artifact WHERE rowid IN (SELECT rowid FROM artifact WHERE run = ?1 LIMIT ?2)")?
+            .execute(params![run.0 as i64, limit as i64])?;
+        self.use_rows(removed);
+        Ok(removed < limit)
+    }
+
+    /// With this a run is gone: nobody finds it any more.
+    fn forget(&mut self, transaction: &Transaction<'_>, run: RunId) -> rusqlite::Result<()> {
+        for sql in
+            ["DELETE FROM command WHERE run = ?1", "DELETE FROM run WHERE id = ?1", "DELETE FROM head WHERE log = ?1"]
+        {
+            self.use_rows(transaction.prepare_cached(sql)?.execute([run.0 as i64])?);
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of runs that are gone, the first ones first; those that nothing is left of are taken out.
+    fn remove_rows_of(&mut self, transaction: &Transaction<'_>, gone: &mut VecDeque<RunId>) -> rusqlite::Result<()> {
+        while let Some(run) = gone.front()
+            && self.remove_events(transaction, run.0, u64::from(u32::MAX))?
+            && self.remove_artifact_rows(transaction, *run)?
+        {
+            gone.pop_front();
+        }
+        Ok(())
     }
 }
 
@@ -134,14 +211,10 @@ impl SqliteStore {
     pub fn gc(&mut self, policy: GcPolicy, now: Time) -> Result<GcReport> {
         let mut chosen = self.choose(policy, now)?;
         if policy.dry_run {
-            let mut report = GcReport { runs: chosen.doomed.iter().copied().collect(), ..GcReport::default() };
-            for run in &report.runs {
-                report.bytes_freed += entries(&self.directory().run(*run))?.iter().map(|path| size(path)).sum::<u64>();
-            }
-            return Ok(report);
+            return self.estimate(chosen.doomed);
         }
         let _alone = lock_runs(self.directory(), RunsUse::Remove)?;
-        let before = self.disk_bytes()?;
+        let before = self.bytes()?;
         self.export_flush()?;
         // An earlier one may have been interrupted.
         self.remove_rows_of_removed_runs()?;
@@ -151,7 +224,7 @@ impl SqliteStore {
         self.remove_orphans()?;
         let artifacts = self.sweep_artifacts()?;
         self.give_back_pages()?;
-        Ok(GcReport { runs, artifacts, bytes_freed: before.saturating_sub(self.disk_bytes()?) })
+        Ok(GcReport { runs, artifacts, bytes_freed: before.saturating_sub(self.bytes()?) })
     }
 
     /// Which runs the policy does not keep.
@@ -225,11 +298,18 @@ impl SqliteStore {
     /// Removes the chosen runs, and answers with those that are gone: what has become needed meanwhile stays. The
     /// newest go first, so that no run is ever there without the one that it takes outputs from.
     fn remove_runs(&mut self, chosen: &mut Chosen) -> Result<Vec<RunId>> {
-        let newest_first: Vec<RunId> = chosen.doomed.iter().rev().copied().collect();
-        let mut removed = Vec::new();
-        for some in newest_first.chunks(RUNS_A_TRANSACTION) {
-            let gone = self.forget(some, chosen)?;
-            self.remove_rows_of_removed_runs()?;
+        // Not with their run, however many there are: its artefacts' rows go in their turn.
+        self.connection().pragma_update(None, "foreign_keys", false).map_err(self.failed())?;
+        let removed = self.remove_newest_first(chosen);
+        self.connection().pragma_update(None, "foreign_keys", true).map_err(self.failed())?;
+        removed
+    }
+
+    fn remove_newest_first(&mut self, chosen: &mut Chosen) -> Result<Vec<RunId>> {
+        let mut newest_first: VecDeque<RunId> = chosen.doomed.iter().rev().copied().collect();
+        let (mut removed, mut left) = (Vec::new(), VecDeque::new());
+        while !newest_first.is_empty() || !left.is_empty() {
+            let gone = self.remove_some(&mut newest_first, chosen, &mut left)?;
             for run in &gone {
                 remove_folder(self.directory().run(*run))?;
             }
@@ -239,135 +319,115 @@ impl SqliteStore {
         Ok(removed)
     }
 
-    /// With this a run is gone: nobody finds it any more. Its other rows are left for
-    /// [`SqliteStore::remove_rows_of_removed_runs`].
-    fn forget(&mut self, runs: &[RunId], chosen: &mut Chosen) -> Result<Vec<RunId>> {
+    /// Removes in one transaction as much as one may, first what is `left` of a run that is gone. Answers with the runs
+    /// that are gone now.
+    fn remove_some(
+        &mut self,
+        newest_first: &mut VecDeque<RunId>,
+        chosen: &mut Chosen,
+        left: &mut VecDeque<RunId>,
+    ) -> Result<Vec<RunId>> {
         let failed = self.failed();
-        // Not with their run, however many there are: its artefacts' rows go later.
-        self.connection().pragma_update(None, "foreign_keys", false).map_err(&failed)?;
-        let forgotten = self.in_turn(|store| {
+        self.in_turn(|store| {
             store.write(|transaction| {
-                chosen.keep_needs_of_new_runs(transaction).map_err(&failed)?;
-                let mut gone = Vec::new();
-                for run in runs.iter().filter(|run| chosen.doomed.contains(run)) {
-                    let remove = || -> rusqlite::Result<()> {
-                        transaction.execute("DELETE FROM command WHERE run = ?1", [run.0 as i64])?;
-                        transaction.execute("DELETE FROM run WHERE id = ?1", [run.0 as i64])?;
-                        transaction.execute("DELETE FROM head WHERE log = ?1", [run.0 as i64])?;
-                        Ok(())
-                    };
-                    remove().map_err(&failed)?;
-                    gone.push(*run);
-                }
-                Ok(gone)
+                let mut remove = || -> rusqlite::Result<Vec<RunId>> {
+                    chosen.keep_needs_of_new_runs(transaction)?;
+                    let (mut allowance, mut gone) = (Allowance::of_a_transaction(), Vec::new());
+                    allowance.remove_rows_of(transaction, left)?;
+                    while !allowance.is_used_up()
+                        && let Some(run) = newest_first.pop_front()
+                    {
+                        if chosen.doomed.contains(&run) {
+                            allowance.forget(transaction, run)?;
+                            gone.push(run);
+                            left.push_back(run);
+                            allowance.remove_rows_of(transaction, left)?;
+                        }
+                    }
+                    Ok(gone)
+                };
+                remove().map_err(&failed)
             })
-        });
-        self.connection().pragma_update(None, "foreign_keys", true).map_err(self.failed())?;
-        forgotten
+        })
     }
 
-    /// Removes the events and the artefacts' rows of runs that are gone, a bounded part in each transaction.
+    /// Removes the events and the artefacts' rows that an interrupted `gc` has left of runs that are gone.
     fn remove_rows_of_removed_runs(&mut self) -> Result<()> {
-        for log in self.logs_without_run()? {
-            while self.in_turn(|store| store.remove_some_events(log, u64::from(u32::MAX)))? {}
-        }
-        let runs: Vec<i64> = self
-            .connection()
-            .prepare("SELECT DISTINCT run FROM artifact WHERE run NOT IN (SELECT id FROM run)")
-            .and_then(|mut select| select.query_map([], |row| row.get(0))?.collect())
-            .map_err(self.failed())?;
-        for run in runs {
-            while self.in_turn(|store| store.remove_some_artifact_rows(run))? {}
+        let failed = self.failed();
+        let mut gone = self.logs_without_run()?;
+        gone.extend(
+            self.connection()
+                .prepare("SELECT DISTINCT run FROM artifact WHERE run NOT IN (SELECT id FROM run)")
+                .and_then(|mut select| {
+                    select.query_map([], |row| row.get(0).map(run_id))?.collect::<rusqlite::Result<Vec<_>>>()
+                })
+                .map_err(&failed)?,
+        );
+        while !gone.is_empty() {
+            self.in_turn(|store| {
+                store.write(|transaction| {
+                    Allowance::of_a_transaction().remove_rows_of(transaction, &mut gone).map_err(&failed)
+                })
+            })?;
         }
         Ok(())
     }
 
     /// The logs of which there are events and no head. Numbers of runs are never used again.
-    fn logs_without_run(&self) -> Result<Vec<u64>> {
+    fn logs_without_run(&self) -> Result<VecDeque<RunId>> {
         let failed = self.failed();
         let mut next = self.connection().prepare("SELECT min(key) FROM event WHERE key >= ?1").map_err(&failed)?;
         let mut has_head =
             self.connection().prepare("SELECT EXISTS (SELECT 1 FROM head WHERE log = ?1)").map_err(&failed)?;
-        let (mut logs, mut from) = (Vec::new(), schema::key(1, 0));
+        let (mut logs, mut from) = (VecDeque::new(), schema::key(1, 0));
         while let Some(key) = next.query_row([from], |row| row.get::<_, Option<i64>>(0)).map_err(&failed)? {
             let log = unsigned(key) >> schema::LOG_SHIFT;
             if !has_head.query_row([log as i64], |row| row.get::<_, bool>(0)).map_err(&failed)? {
-                logs.push(log);
+                logs.push_back(RunId(log));
             }
             from = schema::key(log + 1, 0);
         }
         Ok(logs)
     }
 
-    /// Removes a bounded number of the events of a log up to the one with this number. Answers whether there was
-    /// something to remove.
+    /// Removes a bounded number of the events of a log up to the one with this number. Answers whether all are gone.
     pub(crate) fn remove_some_events(&mut self, log: u64, last_seq: u64) -> Result<bool> {
         let failed = self.failed();
         self.write(|transaction| {
-            let remove = || -> rusqlite::Result<bool> {
-                let (first, end) = (schema::key(log, 0), schema::key(log, last_seq));
-                let mut select = transaction.prepare_cached(
-                    "SELECT key, octet_length(payload) FROM event WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3",
-                )?;
-                let mut rows = select.query(params![first, end, ROWS_A_TRANSACTION as i64])?;
-                let (mut last, mut bytes) = (None, 0);
-                while let Some(row) = rows.next()? {
-                    last = Some(row.get::<_, i64>(0)?);
-                    bytes += row.get::<_, i64>(1)?;
-                    if bytes >= BYTES_A_TRANSACTION {
-                        break;
-                    }
-                }
-                let Some(last) = last else { return Ok(false) };
-                transaction
-                    .prepare_cached("DELETE FROM event WHERE key BETWEEN ?1 AND ?2")?
-                    .execute(params![first, last])?;
-                Ok(true)
-            };
-            remove().map_err(&failed)
-        })
-    }
-
-    /// Answers whether there was something to remove.
-    fn remove_some_artifact_rows(&mut self, run: i64) -> Result<bool> {
-        let failed = self.failed();
-        self.write(|transaction| {
-            transaction
-                .prepare_cached(
-                    "DELETE FROM artifact WHERE rowid IN (SELECT rowid FROM artifact WHERE run = ?1 LIMIT ?2)",
-                )
-                .and_then(|mut delete| delete.execute(params![run, ROWS_A_TRANSACTION as i64]))
-                .map(|removed| removed > 0)
-                .map_err(&failed)
+            Allowance::of_a_transaction().remove_events(transaction, log, last_seq).map_err(&failed)
         })
     }
 
     /// Removes the plans of which there is no run.
     fn remove_plans(&mut self) -> Result<()> {
-        while self.in_turn(Self::remove_some_plans)? {}
+        let mut from = Some(0);
+        while let Some(next) = from {
+            from = self.in_turn(|store| store.remove_some_plans(next))?;
+        }
         Ok(())
     }
 
-    /// Answers whether there was something to remove.
-    fn remove_some_plans(&mut self) -> Result<bool> {
+    /// Looks at plans from this number on; answers with the number to go on from where there may be more.
+    fn remove_some_plans(&mut self, from: i64) -> Result<Option<i64>> {
         let failed = self.failed();
         self.write(|transaction| {
-            let remove = || -> rusqlite::Result<bool> {
-                let mut select = transaction
-                    .prepare_cached("SELECT id, bytes FROM plan WHERE id NOT IN (SELECT plan FROM run) LIMIT ?1")?;
-                let mut rows = select.query([ROWS_A_TRANSACTION as i64])?;
+            let remove = || -> rusqlite::Result<Option<i64>> {
+                let mut select = transaction.prepare_cached(
+                    "SELECT id, bytes FROM plan WHERE id >= ?1 AND id NOT IN (SELECT plan FROM run) ORDER BY id LIMIT ?2",
+                )?;
+                let mut rows = select.query([from, ROWS_A_TRANSACTION as i64])?;
                 let (mut plans, mut bytes) = (Vec::new(), 0);
-                while let Some(row) = rows.next()? {
+                while bytes < BYTES_A_TRANSACTION
+                    && let Some(row) = rows.next()?
+                {
                     plans.push(row.get::<_, i64>(0)?);
                     bytes += row.get::<_, i64>(1)?;
-                    if bytes >= BYTES_A_TRANSACTION {
-                        break;
-                    }
                 }
                 for plan in &plans {
                     transaction.prepare_cached("DELETE FROM plan WHERE id = ?1")?.execute([plan])?;
                 }
-                Ok(!plans.is_empty())
+                let may_be_more = bytes >= BYTES_A_TRANSACTION || plans.len() == ROWS_A_TRANSACTION;
+                Ok(plans.last().map(|last| last + 1).filter(|_| may_be_more))
             };
             remove().map_err(&failed)
         })
@@ -384,41 +444,49 @@ impl SqliteStore {
 
     /// Removes folders of runs that are not there any more: an earlier `gc` was interrupted.
     fn remove_orphans(&self) -> Result<()> {
-        for folder in entries(&self.directory().runs())? {
-            let Ok(number) = name(&folder).parse() else { continue };
+        self.orphans()?.into_iter().try_for_each(remove_folder)
+    }
+
+    fn orphans(&self) -> Result<Vec<PathBuf>> {
+        let mut orphans = entries(&self.directory().runs())?;
+        orphans.retain(|folder| {
             // A run's row is there before its folder is, so a folder without a row belongs to a removed run.
-            if let Err(StoreError::NoSuchRun { .. }) = self.run(RunId(number)) {
-                remove_folder(folder)?;
-            }
-        }
-        Ok(())
+            name(folder)
+                .parse()
+                .is_ok_and(|number| matches!(self.run(RunId(number)), Err(StoreError::NoSuchRun { .. })))
+        });
+        Ok(orphans)
     }
 
     fn sweep_artifacts(&self) -> Result<u64> {
         let mut removed = 0;
         let files = artifact_files(self.directory())?;
-        if files.is_empty() {
-            return Ok(0);
-        }
         let now = SystemTime::now();
         for (path, sha256) in files {
             let _alone = artifact::lock_shelves(self.directory(), true)?;
-            let is_wanted = match &sha256 {
-                Some(sha256) => self
-                    .connection()
-                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM artifact WHERE sha256 = ?1)")
-                    .and_then(|mut select| select.query_row([sha256], |row| row.get(0)))
-                    .map_err(self.failed())?,
-                None => false,
-            };
-            let age = std::fs::metadata(&path).and_then(|facts| facts.modified());
-            let is_old = age.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > ARTIFACT_GRACE));
-            if !is_wanted && is_old {
+            if self.is_unwanted(&path, sha256.as_deref(), &BTreeSet::new(), now)? {
                 std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
                 removed += 1;
             }
         }
         Ok(removed)
+    }
+
+    /// Whether a file among the artefacts is to go, once these runs are gone.
+    fn is_unwanted(&self, path: &Path, sha256: Option<&str>, gone: &BTreeSet<RunId>, now: SystemTime) -> Result<bool> {
+        let age = std::fs::metadata(path).and_then(|facts| facts.modified());
+        let is_old = age.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > ARTIFACT_GRACE));
+        let Some(sha256) = sha256.filter(|_| is_old) else { return Ok(is_old) };
+        let failed = self.failed();
+        let mut select =
+            self.connection().prepare_cached("SELECT run FROM artifact WHERE sha256 = ?1").map_err(&failed)?;
+        let mut rows = select.query([sha256]).map_err(&failed)?;
+        while let Some(row) = rows.next().map_err(&failed)? {
+            if !gone.contains(&row.get(0).map(run_id).map_err(&failed)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn give_back_pages(&mut self) -> Result<()> {
@@ -448,14 +516,22 @@ impl SqliteStore {
         truncated.map_err(failed)
     }
 
-    fn disk_bytes(&self) -> Result<u64> {
-        let database = self.database_path();
-        let mut bytes = size(database) + size(&database.with_extension("db-wal"));
+    /// The bytes of the database, without its write-ahead log, and of the files.
+    fn bytes(&self) -> Result<u64> {
+        let mut bytes = self.pages_bytes("page_count")?;
         for folder in entries(&self.directory().runs())? {
-            bytes += entries(&folder)?.iter().map(|path| size(path)).sum::<u64>();
+            bytes += folder_bytes(&folder)?;
         }
         bytes += artifact_files(self.directory())?.iter().map(|(path, _)| size(path)).sum::<u64>();
         Ok(bytes)
+    }
+
+    /// The bytes of so many of the database's pages as this pragma says.
+    fn pages_bytes(&self, pragma: &str) -> Result<u64> {
+        let number = |name: &str| -> Result<u64> {
+            self.connection().pragma_query_value(None, name, |row| row.get(0).map(unsigned)).map_err(self.failed())
+        };
+        Ok(number(pragma)? * number("page_size")?)
     }
 }
 
@@ -463,8 +539,12 @@ fn run_id(number: i64) -> RunId {
     RunId(unsigned(number))
 }
 
-fn size(path: &std::path::Path) -> u64 {
+fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |facts| facts.len())
+}
+
+fn folder_bytes(folder: &Path) -> Result<u64> {
+    Ok(entries(folder)?.iter().map(|path| size(path)).sum())
 }
 
 fn remove_folder(folder: PathBuf) -> Result<()> {

@@ -23,7 +23,7 @@ pub mod stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use baton_core::lock::{LockEvent, LockTable};
+use baton_core::lock::{LockEvent, LockEventKind, LockTable};
 use baton_core::{Epoch, Event, Graph, Log, RunCreated, RunId, RunStatus, Time};
 use serde_json::{Map, Value};
 
@@ -171,7 +171,8 @@ pub struct Group<'a> {
 pub struct Append<'a> {
     /// The log.
     pub log: Log,
-    /// The owner's epoch for this run; for the shared log that for the runs whose locks the events are about.
+    /// The owner's epoch for this run; for the shared log that for the runs whose locks the events are about. To release
+    /// the locks of a run that is gone any epoch will do.
     pub epoch: Epoch,
     /// The number of the log's last event as the writer knows it; `None`: whatever it is.
     pub expected_seq: Option<u64>,
@@ -197,6 +198,16 @@ impl Events<'_> {
         }
     }
 
+    /// Whether those about the locks of this run let go of them.
+    fn only_release_locks_of(&self, run: RunId) -> bool {
+        match self {
+            Events::Run(..) => true,
+            Events::Locks(events) => events
+                .iter()
+                .all(|event| event.holder.run != run || matches!(event.kind, LockEventKind::Released { .. })),
+        }
+    }
+
     /// Whether the run takes nothing more after them.
     fn end_run(&self) -> bool {
         match self {
@@ -218,11 +229,11 @@ fn conflict(append: &Append<'_>, head: Option<(Epoch, u64)>) -> Option<Conflict>
     append.expected_seq.filter(|expected| *expected != seq).map(|_| Conflict::Seq { found: seq })
 }
 
-/// Why nothing can be appended about the locks of a run with this epoch; `None` for one that is gone. A run that has
-/// ended may still let go of locks.
-fn lock_conflict(append: &Append<'_>, epoch: Option<Epoch>) -> Option<Conflict> {
+/// Why this cannot be appended about the locks of a run with this epoch; `None` for one that is gone. A run that has
+/// ended may still let go of locks. One that is gone cannot, so whoever finds its locks may, and nobody can take any.
+fn lock_conflict(append: &Append<'_>, run: RunId, epoch: Option<Epoch>) -> Option<Conflict> {
     match epoch {
-        None => Some(Conflict::Ended),
+        None => (!append.events.only_release_locks_of(run)).then_some(Conflict::Ended),
         Some(found) => (found != append.epoch).then_some(Conflict::Epoch { found }),
     }
 }

@@ -1,5 +1,6 @@
 //! The store in memory, for simulations and for measuring everything but the disk.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use baton_core::{Epoch, Event, EventKind, Graph, Log, RunCreated, RunId, Time};
 
 use crate::stored::{self, Columns, StoredColumns};
 use crate::{
-    Append, Command, CommandId, Conflict, Created, Events, Filter, Group, NewRun, Outcome, OutputWriter, OwnerInfo,
-    OwnerRow, PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent,
+    Append, BUSY_LIMIT, Command, CommandId, Conflict, Created, Events, Filter, Group, NewRun, Outcome, OutputWriter,
+    OwnerInfo, OwnerRow, PendingCommand, Result, RunPhase, RunRow, Store, StoreError, StoredEvent,
 };
 
 /// A fault that the next append meets.
@@ -17,6 +18,8 @@ use crate::{
 pub enum Fault {
     /// Nothing is written.
     DiskFull,
+    /// Another process writes: nothing is written, and it can be tried again.
+    Busy,
     /// Nothing is written, and the store answers nothing more until it is opened again.
     LostBeforeCommit,
     /// Everything is written, but the answer is lost; the store answers nothing more until it is opened again.
@@ -45,6 +48,8 @@ pub struct MemoryStore {
     last_epoch: u64,
     last_command: u64,
     fault: Option<Fault>,
+    /// After so many calls that read or append comes one that finds it busy.
+    busy_after: Cell<Option<u32>>,
     full: bool,
     distrusted: bool,
     payload: Vec<u8>,
@@ -96,6 +101,22 @@ impl MemoryStore {
         self.fault = Some(fault);
     }
 
+    /// After so many calls that read or append, one finds another process writing for too long.
+    pub fn be_busy_after(&self, calls: u32) {
+        self.busy_after.set(Some(calls));
+    }
+
+    /// Whether the call that will find it busy is still to come.
+    pub fn will_be_busy(&self) -> bool {
+        self.busy_after.get().is_some()
+    }
+
+    fn count_call(&self) -> Result<()> {
+        let Some(before) = self.busy_after.get() else { return Ok(()) };
+        self.busy_after.set(before.checked_sub(1));
+        if before == 0 { Err(busy()) } else { Ok(()) }
+    }
+
     /// The process of this owner is dead from now on.
     pub fn kill(&mut self, owner: Epoch) {
         if let Some((_, alive)) = self.owners.get_mut(&owner) {
@@ -129,7 +150,7 @@ impl MemoryStore {
                 self.logs.get(&run.0).filter(|_| is_open).map(|log| (Epoch(log.epoch), log.seq))
             }
         };
-        let of_run = |run: RunId| crate::lock_conflict(append, self.logs.get(&run.0).map(|log| Epoch(log.epoch)));
+        let of_run = |run: RunId| crate::lock_conflict(append, run, self.logs.get(&run.0).map(|log| Epoch(log.epoch)));
         append.events.lock_runs().into_iter().find_map(of_run).or_else(|| crate::conflict(append, head))
     }
 
@@ -244,6 +265,7 @@ impl Store for MemoryStore {
     }
 
     fn owners(&self) -> Result<Vec<OwnerRow>> {
+        self.count_call()?;
         let row = |(epoch, (info, alive)): (&Epoch, &(OwnerInfo, bool))| OwnerRow {
             epoch: *epoch,
             info: info.clone(),
@@ -306,8 +328,10 @@ impl Store for MemoryStore {
 
     fn append(&mut self, groups: &[Group<'_>]) -> Result<Vec<Outcome>> {
         self.check_trust()?;
+        self.count_call()?;
         let fault = self.fault.take();
         match fault {
+            Some(Fault::Busy) => return Err(busy()),
             Some(Fault::DiskFull) => {
                 self.full = true;
                 return Err(StoreError::DiskFull { path: "memory".into() });
@@ -340,26 +364,33 @@ impl Store for MemoryStore {
     }
 
     fn run(&self, run: RunId) -> Result<RunRow> {
+        self.count_call()?;
         self.runs.get(&run).map(|memory| self.row(run, memory)).ok_or(StoreError::NoSuchRun { run })
     }
 
     fn runs(&self, filter: &Filter) -> Result<Vec<RunRow>> {
+        self.count_call()?;
         let rows = self.runs.iter().rev().map(|(run, memory)| self.row(*run, memory));
         Ok(rows.filter(|row| filter.lets_through(row)).take(filter.limit.unwrap_or(usize::MAX)).collect())
     }
 
     fn created(&self, run: RunId) -> Result<(Time, RunCreated)> {
+        self.count_call()?;
         let memory = self.runs.get(&run).ok_or(StoreError::NoSuchRun { run })?;
         Ok((memory.created_at, memory.created.clone()))
     }
 
     fn plan_text(&self, sha256: &str) -> Result<String> {
+        self.count_call()?;
         self.plans.get(sha256).cloned().ok_or_else(|| StoreError::NoSuchPlan { sha256: sha256.to_owned() })
     }
 
     fn events(&self, log: Log, after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>> {
-        if let Log::Run(run) = log {
-            self.run(run)?;
+        self.count_call()?;
+        if let Log::Run(run) = log
+            && !self.runs.contains_key(&run)
+        {
+            return Err(StoreError::NoSuchRun { run });
         }
         let rows = self.logs.get(&crate::sqlite::log_key(log)).map_or(&[][..], |log| &log.rows);
         let from = usize::try_from(after_seq).unwrap_or(usize::MAX);
@@ -378,6 +409,7 @@ impl Store for MemoryStore {
     }
 
     fn replay(&self, run: RunId, graph: &Graph, each: &mut dyn FnMut(Event)) -> Result<u64> {
+        self.count_call()?;
         let log = self.logs.get(&run.0).ok_or(StoreError::NoSuchRun { run })?;
         for (seq, row) in (1..).zip(&log.rows) {
             let damaged = |detail| StoreError::DamagedLog { log: Log::Run(run), seq, detail };
@@ -387,6 +419,7 @@ impl Store for MemoryStore {
     }
 
     fn follow_locks(&self, table: &mut LockTable, after_seq: u64) -> Result<u64> {
+        self.count_call()?;
         let Some(log) = self.logs.get(&0) else { return Ok(0) };
         let from = usize::try_from(after_seq).unwrap_or(usize::MAX);
         for (seq, row) in (after_seq + 1..).zip(log.rows.iter().skip(from)) {
@@ -406,6 +439,7 @@ impl Store for MemoryStore {
     }
 
     fn commands(&self, owner: Epoch) -> Result<Vec<PendingCommand>> {
+        self.count_call()?;
         let of_owner = |command: &&PendingCommand| self.logs[&command.run.0].owner == Some(owner);
         Ok(self.commands.values().filter(of_owner).cloned().collect())
     }
@@ -428,5 +462,42 @@ impl Store for MemoryStore {
 
     fn is_full(&self) -> bool {
         self.full
+    }
+}
+
+fn busy() -> StoreError {
+    StoreError::Busy { path: "memory".into(), waited_secs: BUSY_LIMIT.as_secs() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_store_changes_nothing_and_says_so_once() {
+        let mut store = MemoryStore::new(MemoryKeeps::Events);
+        let owner = store.register(&OwnerInfo::default()).unwrap();
+        let created = RunCreated::default();
+        let run = store.create_run(&NewRun { created: &created, plan_text: "", at: Time(0) }, Some(owner)).unwrap();
+        let (graph, events) =
+            (baton_core::GraphBuilder::with_capacity(0).build(), [Event { at: Time(1), kind: EventKind::RunStarted }]);
+        let append = Append {
+            log: Log::Run(run.run()),
+            epoch: owner,
+            expected_seq: Some(1),
+            events: Events::Run(&events, &graph),
+        };
+        let groups = [Group { appends: vec![append], answered: Vec::new() }];
+        store.fail_next_append(Fault::Busy);
+        assert_eq!(store.append(&groups).unwrap_err().code(), "store-busy");
+        store.be_busy_after(2);
+        assert_eq!(store.run(run.run()).unwrap().last_seq, 1);
+        assert_eq!(store.commands(owner).unwrap(), []);
+        assert_eq!(store.follow_locks(&mut LockTable::default(), 0).unwrap_err().code(), "store-busy");
+        assert!(!store.will_be_busy());
+        assert_eq!(store.follow_locks(&mut LockTable::default(), 0).unwrap(), 0);
+        store.be_busy_after(0);
+        assert_eq!(store.append(&groups).unwrap_err().code(), "store-busy");
+        assert_eq!(store.append(&groups).unwrap(), [Outcome::Committed { last_seqs: vec![2] }]);
     }
 }

@@ -45,6 +45,9 @@ const CLOSE_CHECKPOINT_PAGES: u32 = 250;
 
 const CACHED_STATEMENTS: usize = 40;
 
+/// How long each piece of work that can be left to the next process waits for another one that writes.
+const HOUSEKEEPING_WAIT: Duration = Duration::from_millis(500);
+
 /// What a store is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -244,6 +247,21 @@ impl SqliteStore {
         }
     }
 
+    /// Does what others have left to be done. What cannot be done now is no reason not to start, and is left to the next
+    /// process; that nothing can be written any more is.
+    fn keep_house(&mut self) -> Result<()> {
+        let failed = self.failed();
+        let wait: u32 = self.connection.pragma_query_value(None, "busy_timeout", |row| row.get(0)).map_err(&failed)?;
+        let wait = Duration::from_millis(wait.into());
+        self.set_wait(wait.min(HOUSEKEEPING_WAIT))?;
+        let done = [Self::clear_dead_owners, Self::fold_locks].into_iter().try_for_each(|work| match work(self) {
+            Err(error) if self.distrusted => Err(error),
+            _ => Ok(()),
+        });
+        self.set_wait(wait)?;
+        done
+    }
+
     fn checkpoint(&mut self) -> Result<()> {
         let (_, pages, done): (i64, i64, i64) = self
             .connection
@@ -267,8 +285,7 @@ impl Store for SqliteStore {
         if let Some(owner) = &self.owner {
             return Ok(owner.epoch);
         }
-        self.clear_dead_owners()?;
-        self.fold_locks()?;
+        self.keep_house()?;
         let (directory, failed) = (self.directory.clone(), self.failed());
         let files = self.write(|transaction| {
             let epoch = next(transaction, "last_epoch").map_err(&failed)?;

@@ -268,9 +268,40 @@ fn whoever_lost_a_run_writes_nothing_about_its_locks() {
         assert_eq!(commit(world.store(), both), Outcome::Committed { last_seqs: vec![2, 3] });
         assert_eq!(commit(world.store(), vec![locks(taken, &released)]), Outcome::Committed { last_seqs: vec![4] });
         assert!(world.store().shut_out(run, third).is_ok(), "an owner may die between the end and what it still has");
-        let unknown = [lock(RunId(77), LockEventKind::Released { reason: None })];
-        let outcome = commit(world.store(), vec![locks(taken, &unknown)]);
-        assert_eq!(outcome, Outcome::Conflict { log: Log::Shared, reason: Conflict::Ended });
+    });
+}
+
+#[test]
+fn the_locks_of_a_run_that_is_gone_can_be_released_and_not_taken() {
+    on_both(|world| {
+        let owner = world.store().register(&info(1)).unwrap();
+        let other = world.second_owner();
+        let run = submit(world.store(), &created(), Some(owner)).run();
+        let gone = RunId(77);
+        let names = vec!["merge".to_owned()];
+        let ended = Outcome::Conflict { log: Log::Shared, reason: Conflict::Ended };
+        let released = LockEventKind::Released { reason: Some("its run is gone".to_owned()) };
+        let kinds = [LockEventKind::Requested { names: names.clone() }, LockEventKind::Granted { names }];
+        for kind in kinds {
+            assert_eq!(commit(world.store(), vec![lock_append(owner, Some(0), &[lock(gone, kind.clone())])]), ended);
+            let among_others = [lock(gone, released.clone()), lock(gone, kind)];
+            assert_eq!(commit(world.store(), vec![lock_append(owner, Some(0), &among_others)]), ended);
+        }
+        let reason = Conflict::Epoch { found: owner };
+        let of_both = [lock(gone, released.clone()), lock(run, released.clone())];
+        let outcome = commit(world.store(), vec![lock_append(other, Some(0), &of_both)]);
+        assert_eq!(outcome, Outcome::Conflict { log: Log::Shared, reason }, "the other run has an owner");
+        let of_gone = [lock(gone, released)];
+        assert_eq!(
+            commit(world.store(), vec![lock_append(other, Some(0), &of_gone)]),
+            Outcome::Committed { last_seqs: vec![1] }
+        );
+        let reason = Conflict::Seq { found: 1 };
+        assert_eq!(
+            commit(world.store(), vec![lock_append(other, Some(0), &of_gone)]),
+            Outcome::Conflict { log: Log::Shared, reason },
+            "the log is guarded by its end all the same"
+        );
     });
 }
 

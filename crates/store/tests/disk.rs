@@ -597,6 +597,46 @@ fn a_backup_tells_which_runs_are_damaged_and_is_restored_without_them() {
 }
 
 #[test]
+fn a_backup_goes_on_where_a_file_cannot_be_read_and_tells_whose_it_is() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let (torn, _) = run_with_files(&disk, &mut store, 2_000, "torn");
+    let (shut, _) = run_with_files(&disk, &mut store, 2_000, "shut");
+    let (lost, artifact) = run_with_files(&disk, &mut store, 2_000, "lost");
+    let (good, _) = run_with_files(&disk, &mut store, 2_000, "good");
+    let artifact = store.artifact(&artifact).unwrap();
+    // A folder can be opened and not read, and what refers to itself cannot be opened, also by root.
+    for path in [disk.directory.output(torn), artifact] {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+    }
+    let shut_output = disk.directory.output(shut);
+    std::fs::remove_file(&shut_output).unwrap();
+    std::os::unix::fs::symlink(&shut_output, &shut_output).unwrap();
+
+    let backup = disk.path("backup");
+    let made = store.backup(&backup).unwrap();
+    let damaged: Vec<(&[RunId], &str)> =
+        made.damage.iter().map(|damage| (&damage.runs[..], damage.problem.as_str())).collect();
+    assert_eq!(damaged.iter().map(|(runs, _)| *runs).collect::<Vec<_>>(), [[lost], [torn], [shut]]);
+    for (_, problem) in &damaged {
+        let is_of_original = problem.contains(&disk.directory.root().display().to_string());
+        assert!(
+            is_of_original && problem.contains("cannot be read: "),
+            "it says what could not be read and why: {problem}"
+        );
+    }
+    assert_eq!((made.runs, made.files), (4, 1 + 2 + 3));
+    let to = DataDir::at(disk.path("elsewhere"));
+    assert_eq!(restore(&backup, &to, DamagedRuns::Refuse).unwrap_err().code(), "refused");
+    let restored = restore(&backup, &to, DamagedRuns::LeaveOut).unwrap();
+    assert_eq!(restored.left_out, [torn, shut, lost]);
+    let copy = SqliteStore::open(&to, Access::Read).unwrap();
+    assert_eq!(replayed(&copy, good), replayed(&store, good));
+    assert!(copy.doctor().unwrap().is_healthy());
+}
+
+#[test]
 fn a_restore_moves_an_unused_store_aside_and_refuses_one_in_use() {
     let disk = Disk::new();
     let mut store = disk.open();
@@ -682,6 +722,42 @@ fn cleaning_removes_old_runs_with_their_files_and_gives_the_disk_back() {
 }
 
 #[test]
+fn a_dry_run_of_cleaning_says_about_what_the_disk_will_get_back() {
+    let graph = graph();
+    for (runs, steps, kept) in [(16, 1, 1), (3, 400, 0), (4, 200, 2)] {
+        let disk = Disk::new();
+        let mut store = disk.open();
+        for number in 0..runs {
+            let (_, artifact) = run_with_files(&disk, &mut store, 2_000, &format!("{number} {}", "z".repeat(9_000)));
+            let file = std::fs::File::options().write(true).open(store.artifact(&artifact).unwrap()).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            let owner = store.owners().unwrap()[0].epoch;
+            let run = submit(&mut store, &created(), Some(owner)).run();
+            let mut end = AttemptEnd::bare(ExitCause::Exit { code: 0 });
+            end.output = Output::Inline(vec![b'y'; 500]);
+            let succeeded = EventKind::StepSucceeded { step: FETCH, attempt: 1, end: Box::new(end) };
+            let mut events = vec![at(2_500, succeeded); steps];
+            events.push(at(
+                2_600,
+                EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() },
+            ));
+            commit(&mut store, vec![run_append(run, owner, None, &events, &graph)]);
+        }
+        store.export_flush().unwrap();
+        let policy = GcPolicy { keep_last: Some(kept), ..GcPolicy::default() };
+        let planned = store.gc(GcPolicy { dry_run: true, ..policy }, Time(10_000)).unwrap();
+        let done = store.gc(policy, Time(10_000)).unwrap();
+        assert_eq!((&planned.runs, planned.artifacts), (&done.runs, done.artifacts));
+        let (planned, done) = (planned.bytes_freed, done.bytes_freed);
+        let difference = planned.abs_diff(done);
+        // Pages are given back whole.
+        assert!(difference < done / 20 + 32_768, "{planned} bytes planned, {done} freed, {runs} runs of {steps} steps");
+        let again = store.gc(GcPolicy { dry_run: true, ..policy }, Time(10_000)).unwrap();
+        assert!(again.bytes_freed < 65_536, "nothing is left to be freed: {}", again.bytes_freed);
+    }
+}
+
+#[test]
 fn cleaning_keeps_what_others_need() {
     let disk = Disk::new();
     let mut store = disk.open();
@@ -703,6 +779,35 @@ fn cleaning_keeps_what_others_need() {
 }
 
 #[test]
+fn a_lock_that_a_run_had_when_it_was_removed_can_be_freed() {
+    let disk = Disk::new();
+    let mut store = disk.open();
+    let owner = store.register(&info(1)).unwrap();
+    let run = submit(&mut store, &created(), Some(owner)).run();
+    let names = vec!["merge".to_owned()];
+    commit(&mut store, vec![lock_append(owner, None, &[lock(run, LockEventKind::Granted { names })])]);
+    // Its owner dies between its end and the release.
+    let completed =
+        [at(2_600, EventKind::RunCompleted { status: RunStatus::Succeeded, outputs: serde_json::Map::new() })];
+    commit(&mut store, vec![run_append(run, owner, None, &completed, &graph())]);
+    drop(store);
+    let mut store = disk.open();
+    let everything = GcPolicy { keep_last: Some(0), ..GcPolicy::default() };
+    assert_eq!(store.gc(everything, Time(10_000)).unwrap().runs, [run]);
+    let waiting = store.register(&info(2)).unwrap();
+    let mut table = LockTable::default();
+    store.follow_locks(&mut table, 0).unwrap();
+    assert_eq!(table.held_in(run).count(), 1);
+    let released = [lock(run, LockEventKind::Released { reason: Some("its run is gone".to_owned()) })];
+    assert_eq!(
+        commit(&mut store, vec![lock_append(waiting, None, &released)]),
+        Outcome::Committed { last_seqs: vec![2] }
+    );
+    store.follow_locks(&mut table, 1).unwrap();
+    assert_eq!(table.held().count(), 0);
+}
+
+#[test]
 fn the_doctor_finds_damaged_missing_and_forgotten_files() {
     let disk = Disk::new();
     let mut store = disk.open();
@@ -719,6 +824,11 @@ fn the_doctor_finds_damaged_missing_and_forgotten_files() {
     assert!(report.tables.iter().any(|(name, bytes)| name == "event" && *bytes > 0));
     assert_eq!((report.runs, report.events), (2, 6));
     assert_eq!(report.owners.len(), 1);
+    let owner = report.owners[0].epoch;
+    let names = vec!["merge".to_owned()];
+    let locks = [lock(RunId(1), LockEventKind::Granted { names })];
+    commit(&mut store, vec![lock_append(owner, None, &locks)]);
+    assert_eq!(store.doctor().unwrap().events, 6, "what happened to locks is no run's event");
 }
 
 #[test]

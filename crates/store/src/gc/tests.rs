@@ -80,8 +80,43 @@ fn no_transaction_removes_more_rows_than_the_limit_however_large_a_run_is() {
     store.connection_mut().commit_hook(Some(each)).unwrap();
     store.gc(EVERYTHING, Time(10)).unwrap();
     let most = *most.lock().unwrap();
+    // A run is forgotten whole, in up to three rows.
     assert!((ROWS_A_TRANSACTION..=ROWS_A_TRANSACTION + 2).contains(&most), "{most} rows in one transaction");
     assert_eq!((count(&store, "event"), count(&store, "artifact")), (0, 0));
+}
+
+/// How many transactions and how many steps of SQLite's machine it takes to remove so many runs.
+fn work_for(runs: u64) -> (usize, usize) {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut store = open(scratch.path());
+    store.connection().pragma_update(None, "synchronous", "OFF").unwrap();
+    for _ in 0..runs {
+        ended_run(&mut store, 1);
+    }
+    let (transactions, steps) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (committed, done) = (Arc::clone(&transactions), Arc::clone(&steps));
+    let each = move || {
+        committed.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    store.connection_mut().commit_hook(Some(each)).unwrap();
+    let each = move || {
+        done.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    store.connection_mut().progress_handler(10, Some(each)).unwrap();
+    assert_eq!(store.gc(EVERYTHING, Time(10)).unwrap().runs.len() as u64, runs);
+    (transactions.load(Ordering::Relaxed), steps.load(Ordering::Relaxed))
+}
+
+#[test]
+fn many_small_runs_go_in_one_transaction_and_twice_as_many_take_twice_the_work() {
+    let (_, few) = work_for(100);
+    let (transactions, many) = work_for(200);
+    // Three events, an artefact, and the two rows that make it a run.
+    let full = 200 * 6 / ROWS_A_TRANSACTION;
+    assert!(transactions <= full + 10, "{transactions} transactions, {full} full ones");
+    assert!(many < few * 5 / 2, "{few} steps for 100 runs, {many} for 200");
 }
 
 /// Copies the store in one folder into another one.
@@ -102,7 +137,7 @@ fn a_gc_that_dies_after_any_transaction_leaves_whole_runs_and_the_next_one_finis
     let template = tempfile::tempdir().unwrap();
     let mut store = open(template.path());
     let small = ended_run(&mut store, 1);
-    for _ in 0..RUNS_A_TRANSACTION {
+    for _ in 0..ROWS_A_TRANSACTION / 6 {
         let run = submit(&mut store, &RunCreated { outputs_from: Some(small), ..created() });
         end(&mut store, run, 1);
     }

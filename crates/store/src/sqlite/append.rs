@@ -242,7 +242,7 @@ impl SqliteStore {
         }
     }
 
-    /// Why nothing can be appended about locks: a run that they are of has another epoch.
+    /// Why this cannot be appended about locks: a run that they are of has another epoch, or is gone.
     fn lock_conflict(&self, append: &Append<'_>) -> Result<Option<Conflict>, AppendError> {
         for run in append.events.lock_runs() {
             let epoch = self
@@ -250,7 +250,7 @@ impl SqliteStore {
                 .prepare_cached("SELECT epoch FROM head WHERE log = ?1")?
                 .query_row([run.0 as i64], |row| row.get(0).map(|epoch| Epoch(unsigned(epoch))))
                 .optional()?;
-            if let Some(conflict) = crate::lock_conflict(append, epoch) {
+            if let Some(conflict) = crate::lock_conflict(append, run, epoch) {
                 return Ok(Some(conflict));
             }
         }

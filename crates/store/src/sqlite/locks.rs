@@ -183,22 +183,8 @@ impl SqliteStore {
     /// not read them yet begins anew with what they were folded into.
     pub(crate) fn fold_locks(&mut self) -> Result<()> {
         let failed = self.failed();
-        let transaction = self.connection.unchecked_transaction().map_err(&failed)?;
-        let before = self.fold()?.seq;
-        let end: i64 =
-            self.connection.query_row("SELECT seq FROM head WHERE log = 0", [], |row| row.get(0)).map_err(&failed)?;
-        transaction.commit().map_err(&failed)?;
-        let mut folded = before;
-        if unsigned(end) >= before + FOLD_EVENTS {
-            let mut fold = self.fold()?;
-            let mut table = LockTable::default();
-            fold.events.iter().for_each(|event| table.apply(event));
-            (fold.seq, fold.hash) = self.walk_from(Log::Shared, (fold.seq, fold.hash), &mut |_, stored| {
-                table.apply(&stored::decode_lock(stored)?);
-                Ok(())
-            })?;
-            fold.events = fewest_events(&table);
-            folded = fold.seq;
+        let (fold, is_new) = self.fold_on()?;
+        if is_new {
             self.write(|transaction| {
                 // Another process may have folded more.
                 transaction
@@ -214,10 +200,32 @@ impl SqliteStore {
         // Also what an interrupted fold has left.
         let is_left: bool = self
             .connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM event WHERE key <= ?1)", [folded as i64], |row| row.get(0))
-            .map_err(self.failed())?;
-        while is_left && self.in_turn(|store| store.remove_some_events(0, folded))? {}
+            .query_row("SELECT EXISTS (SELECT 1 FROM event WHERE key <= ?1)", [fold.seq as i64], |row| row.get(0))
+            .map_err(failed)?;
+        while is_left && !self.in_turn(|store| store.remove_some_events(0, fold.seq))? {}
         Ok(())
+    }
+
+    /// What the shared log begins with, folded on where it has grown enough; answers whether it was.
+    fn fold_on(&self) -> Result<(Fold, bool)> {
+        let failed = self.failed();
+        // One transaction, so that the fold, the head and the events are of the same moment.
+        let transaction = self.connection.unchecked_transaction().map_err(&failed)?;
+        let mut fold = self.fold()?;
+        let end: i64 =
+            self.connection.query_row("SELECT seq FROM head WHERE log = 0", [], |row| row.get(0)).map_err(&failed)?;
+        let is_new = unsigned(end) >= fold.seq + FOLD_EVENTS;
+        if is_new {
+            let mut table = LockTable::default();
+            fold.events.iter().for_each(|event| table.apply(event));
+            (fold.seq, fold.hash) = self.walk_from(Log::Shared, (fold.seq, fold.hash), &mut |_, stored| {
+                table.apply(&stored::decode_lock(stored)?);
+                Ok(())
+            })?;
+            fold.events = fewest_events(&table);
+        }
+        transaction.commit().map_err(failed)?;
+        Ok((fold, is_new))
     }
 }
 
@@ -316,6 +324,58 @@ mod tests {
             assert!(world.rows() < FOLD_EVENTS);
         }
         assert!(world.store.doctor().unwrap().is_healthy());
+    }
+
+    #[test]
+    fn a_fold_beside_a_process_that_writes_on_takes_nothing_for_damage() {
+        let mut world = world();
+        world.history(3 * FOLD_EVENTS);
+        // The other process writes whenever SQLite has done a little for this one, wherever that is.
+        let mut other = open(&world.scratch);
+        other.set_wait(std::time::Duration::ZERO).unwrap();
+        other.connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        let (run, owner) = (world.run, world.owner);
+        let appended = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = std::sync::Arc::clone(&appended);
+        let writes_on = move || {
+            let holder = Holder { run, step: Some("other".to_owned()) };
+            let events = [LockEvent { at: Time(0), holder, kind: LockEventKind::Released { reason: None } }];
+            let append = Append { log: Log::Shared, epoch: owner, expected_seq: None, events: Events::Locks(&events) };
+            // It may be this one that keeps it from writing.
+            if other.append(&[Group { appends: vec![append], answered: Vec::new() }]).is_ok() {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            false
+        };
+        world.store.connection.progress_handler(1, Some(writes_on)).unwrap();
+        world.store.fold_locks().unwrap();
+        world.store.connection.progress_handler(0, None::<fn() -> bool>).unwrap();
+        assert!(appended.load(std::sync::atomic::Ordering::Relaxed) > 10);
+        assert!(world.store.fold().unwrap().seq > 2 * FOLD_EVENTS);
+        assert!(world.store.doctor().unwrap().is_healthy());
+    }
+
+    #[test]
+    fn a_process_starts_although_the_lock_log_cannot_be_folded() {
+        let mut world = world();
+        world.history(2 * FOLD_EVENTS);
+        world.store.connection.execute("UPDATE event SET at = at + 1 WHERE key = 7", []).unwrap();
+        let mut other = open(&world.scratch);
+        assert!(other.register(&OwnerInfo::current()).unwrap() > world.owner);
+        // Whoever needs the locks is told.
+        assert_eq!(other.follow_locks(&mut LockTable::default(), 0).unwrap_err().code(), "damaged-log");
+    }
+
+    #[test]
+    fn a_process_that_starts_beside_a_busy_one_waits_as_long_as_it_was_told_to() {
+        let world = world();
+        let busy = rusqlite::Connection::open(&world.store.path).unwrap();
+        busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut other = open(&world.scratch);
+        other.set_wait(std::time::Duration::from_millis(20)).unwrap();
+        assert_eq!(other.register(&OwnerInfo::current()).unwrap_err().code(), "store-busy");
+        let wait: u32 = other.connection.pragma_query_value(None, "busy_timeout", |row| row.get(0)).unwrap();
+        assert_eq!(wait, 20, "housekeeping has left it as it was");
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl SqliteStore {
             }
             // While a run that has not ended names the owner, its row says who that was.
             if self.open_runs_of(epoch)? == 0 {
-                self.connection.execute("DELETE FROM owner WHERE epoch = ?1", [epoch]).map_err(&failed)?;
+                let removed = self.connection.execute("DELETE FROM owner WHERE epoch = ?1", [epoch]);
+                self.judge(removed.map_err(&failed))?;
             }
         }
         Ok(())

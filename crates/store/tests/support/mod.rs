@@ -74,6 +74,10 @@ pub fn run_append<'a>(run: RunId, epoch: Epoch, seq: Option<u64>, events: &'a [E
     Append { log: Log::Run(run), epoch, expected_seq: seq, events: Events::Run(events, graph) }
 }
 
+pub fn lock_append(epoch: Epoch, seq: Option<u64>, events: &[LockEvent]) -> Append<'_> {
+    Append { log: Log::Shared, epoch, expected_seq: seq, events: Events::Locks(events) }
+}
+
 pub fn group(appends: Vec<Append<'_>>) -> Group<'_> {
     Group { appends, answered: Vec::new() }
 }
