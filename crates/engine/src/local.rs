@@ -62,7 +62,7 @@ impl LocalEngine {
         let grace = load::survivor_grace(&state);
         let prefix = format!("{}/{run}/", self.store.id());
         let stays = load::stays(&state, &plan, prefix.clone());
-        let ended = baton_actions::end_survivors(&prefix, grace, &*stays)?;
+        let ended = baton_actions::end_survivors(&prefix, grace, &|one| stays(&one.attempt))?;
         let mut live = Live::new(state, Arc::new(plan), Facts::new(&created), epoch, seq);
         live.inputs.push(Input::Resume { epoch });
         self.take(run, live);
