@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use baton_actions::{Host, HostEvent, HostOptions, Job};
 use baton_core::graph::ExitCodes;
-use baton_core::{Attempt, RunId, StepIndex};
+use baton_core::{Attempt, Epoch, RunId, StepIndex};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -21,7 +21,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         command = vec!["/bin/true".to_owned()];
     }
     let folder = std::env::temp_dir().join(format!("baton-spawn-rate-{}", std::process::id()));
-    let mut host = Host::new(HostOptions { scratch: folder.clone(), catch_signals: false })?;
+    let cgroup = baton_actions::own_cgroup();
+    let options = HostOptions { scratch: folder.clone(), catch_signals: false, cgroup, owner: Epoch(1) };
+    let mut host = Host::new(options)?;
     for _ in 0..rounds {
         let hosted = timed(|| run_hosted(&mut host, steps, width, &command))?;
         let bare = timed(|| run_bare(steps, width, &command))?;

@@ -12,6 +12,12 @@ use crate::sys::StringBlock;
 /// The variable by which the processes of an attempt are found again.
 pub const ATTEMPT_VARIABLE: &str = "BATON_ATTEMPT";
 
+/// The beginning of an attempt's name, `<store>/<run>/<step path>/<n>`, that names its run: `<store>/<run>/`.
+pub(crate) fn run_prefix_of(attempt_name: &str) -> &str {
+    let end = attempt_name.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+    &attempt_name[..end]
+}
+
 const RUN_VARIABLE: &str = "BATON_RUN_ID";
 const STEP_VARIABLE: &str = "BATON_STEP_ID";
 const NUMBER_VARIABLE: &str = "BATON_ATTEMPT_NUMBER";

@@ -1,5 +1,6 @@
 //! All attempts that run in this process: starts them, reads what they print, sees their whole trees to the end.
 
+mod birthplace;
 mod tree;
 
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton_core::{Attempt, ExitCause, Millis};
+use baton_core::{Attempt, Epoch, ExitCause, Millis};
 use polling::Poller;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -24,7 +25,10 @@ use crate::mark::Mark;
 use crate::outputs;
 use crate::program::{Programs, StartError, diagnose};
 use crate::scratch::Scratch;
-use crate::sys::{self, CaughtSignals, Exit, OomCounter, Poll, ProcessHandle, Reaped, Spawner, Start, StringBlock};
+use crate::sys::{
+    self, CaughtSignals, Exit, OomCounter, Poll, ProcessHandle, Reaped, SpawnError, Spawner, Start, StringBlock,
+};
+use birthplace::Birthplaces;
 use tree::{Orphans, Stage};
 
 /// How much is read at once.
@@ -49,6 +53,10 @@ pub struct HostOptions {
     pub scratch: PathBuf,
     /// Whether INT, TERM and HUP to this process are reported as [`HostEvent::Signal`] instead of ending it.
     pub catch_signals: bool,
+    /// The cgroup in which those of runs are made, mostly [`own_cgroup`](crate::own_cgroup); `None`: none are made.
+    pub cgroup: Option<PathBuf>,
+    /// As what this process owns its runs.
+    pub owner: Epoch,
 }
 
 /// How an attempt is to be ended.
@@ -76,8 +84,10 @@ pub enum CaughtSignal {
 pub enum Containment {
     /// Every orphan of ours becomes our child, so none is lost, and carries a mark that says whose it is. One that has
     /// changed its resource limits as well as its environment, group and streams is ended with the last of the
-    /// attempts that it may belong to.
+    /// attempts that it may belong to. What outlives this process is found by its name or mark.
     Subreaper,
+    /// The same, and all are born in a cgroup of their run, in which they are found when this process has died.
+    Cgroup,
 }
 
 /// What a host has to tell.
@@ -137,6 +147,7 @@ pub struct Ended {
 pub struct Host {
     poll: Poll,
     spawner: Spawner,
+    birthplaces: Birthplaces,
     environment: Environment,
     programs: Programs,
     scratch: Scratch,
@@ -278,6 +289,7 @@ impl Host {
         Ok(Self {
             poll,
             spawner: Spawner::new(),
+            birthplaces: Birthplaces::new(options.cgroup, options.owner),
             environment: Environment::snapshot(),
             programs: Programs::default(),
             scratch: Scratch::create(&options.scratch)?,
@@ -306,9 +318,15 @@ impl Host {
         Arc::clone(self.poll.poller())
     }
 
-    /// How surely no process escapes.
+    /// How surely no process escapes. Whether the machine allows cgroups shows when the first attempt starts.
     pub fn containment(&self) -> Containment {
-        Containment::Subreaper
+        self.birthplaces.containment()
+    }
+
+    /// The run `<store>/<run>/` is over: its cgroup is removed, or, where something of it still runs, when a later run
+    /// is over or this host goes. It outlives this host only with detached processes in it.
+    pub fn release(&mut self, prefix: &str) {
+        self.birthplaces.release(prefix);
     }
 
     /// How many attempts have started and not ended.
@@ -448,7 +466,8 @@ impl Host {
             None => None,
         };
         let input = input.as_ref().unwrap_or(&self.null);
-        let mut searched_again = false;
+        let mut cgroup = self.birthplaces.of(job);
+        let (mut searched_again, mut made_again) = (false, false);
         loop {
             let program = self.programs.find(command, self.environment.path(job), &job.folder)?;
             let started = self.spawner.spawn(Start {
@@ -459,14 +478,23 @@ impl Host {
                 input: input.as_fd(),
                 output: writer.as_fd(),
                 mark,
+                cgroup: cgroup.as_ref().map(|cgroup| cgroup.as_fd()),
             });
             match started {
                 Ok((pid, pidfd)) => return Ok((pid, ProcessHandle::from_pidfd(pidfd), reader.into())),
+                Err(SpawnError::Unborn(errno)) if cgroup.is_some() && StartError::busy(errno).is_none() => {
+                    self.birthplaces.note_refusal(job, errno);
+                    // One that somebody has removed while it was empty is made again.
+                    cgroup = if made_again { None } else { self.birthplaces.of(job) };
+                    made_again = true;
+                }
                 // A program that was found before may have moved since.
-                Err(Errno::NOENT | Errno::ACCESS) if !searched_again && self.programs.forget(command) => {
+                Err(SpawnError::NoProgram(Errno::NOENT | Errno::ACCESS))
+                    if !searched_again && self.programs.forget(command) =>
+                {
                     searched_again = true;
                 }
-                Err(errno) => {
+                Err(SpawnError::Unborn(errno) | SpawnError::NoProgram(errno)) => {
                     let program = Path::new(std::ffi::OsStr::from_bytes(program.as_bytes()));
                     return Err(diagnose(errno, command, program, &job.folder, argument_bytes));
                 }
@@ -660,6 +688,7 @@ impl Host {
         let Some(running) = self.slots[at].running.take() else { return };
         self.free.push(at);
         self.by_key.remove(&running.key);
+        self.birthplaces.leave(&running.job);
         let mut cause = match ended.exit {
             _ if ended.out_of_memory => ExitCause::OutOfMemory,
             Some(Exit::Code(code)) => ExitCause::Exit { code },

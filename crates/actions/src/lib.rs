@@ -3,6 +3,7 @@
 //! This crate never retries, schedules, or writes to a store.
 
 mod artifacts;
+mod cgroups;
 mod environment;
 mod git;
 mod host;
@@ -17,6 +18,7 @@ mod survivors;
 mod sys;
 
 pub use artifacts::{ARTIFACT_BYTES, ARTIFACTS, FoundArtifact};
+pub use cgroups::own_cgroup;
 pub use environment::ATTEMPT_VARIABLE;
 pub use host::{CaughtSignal, Containment, Ended, Host, HostEvent, HostOptions, Stop};
 pub use job::{Job, JobContext, JobError, PROCESS};

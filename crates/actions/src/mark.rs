@@ -5,6 +5,8 @@
 //! exec, and anybody may read them. So each attempt's processes carry a limit that limits nothing: on computing at
 //! real-time priority, of more than a hundred thousand years. Its number says which run and attempt it is.
 
+use crate::environment::run_prefix_of;
+
 /// Large enough to be no limit, and no value that anybody sets.
 const BASE: u64 = 1 << 62;
 /// How many bits name the run, and how many the attempt in it.
@@ -17,8 +19,8 @@ pub(crate) struct Mark(u64);
 impl Mark {
     /// The mark of an attempt, `<store>/<run>/<step path>/<n>`.
     pub(crate) fn of_attempt(name: &str) -> Self {
-        let run_ends = name.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
-        Self(BASE | folded(&name[..run_ends]) << BITS | folded(&name[run_ends..]))
+        let run = run_prefix_of(name);
+        Self(BASE | folded(run) << BITS | folded(&name[run.len()..]))
     }
 
     /// The mark that a limit found on a process is, if it is one.

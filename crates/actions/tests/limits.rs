@@ -120,7 +120,8 @@ fn the_poller_and_what_is_watched_wake_the_host() {
 fn signals_to_this_process_are_counted_and_reach_no_child() {
     let world = World::new();
     let scratch = world.path().join("other-scratch");
-    let mut host = Host::new(HostOptions { scratch, catch_signals: true }).unwrap();
+    let mut host =
+        Host::new(HostOptions { scratch, catch_signals: true, cgroup: None, owner: support::OWNER }).unwrap();
     let own = rustix::process::getpid();
     host.start(support::key(1), world.job(&["cat", "/proc/self/status"])).unwrap();
     for signal in [Signal::INT, Signal::TERM, Signal::INT] {

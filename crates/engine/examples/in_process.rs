@@ -203,6 +203,8 @@ impl Hands for NoHands {
 
     fn end_left(&mut self, _: baton_engine::Left) {}
 
+    fn release(&mut self, _: &str) {}
+
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<HostEvent>) -> Result<(), EngineError> {
         events.extend(self.in_flight.drain(..).map(|key| {
             let end = Ended {

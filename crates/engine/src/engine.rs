@@ -654,6 +654,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
         for (step, running) in live.state.running() {
             self.hands.stop(Attempt { run, step, number: running.attempt }, Stop::Kill);
         }
+        self.hands.release(&format!("{}/{run}/", self.store_name));
     }
 
     fn start(&mut self, run: RunId, step: StepIndex, number: u32, observer: &mut dyn Observer) {
@@ -853,7 +854,7 @@ impl<S: Store, H: Hands> Engine<S, H> {
             }
             return Ok(());
         }
-        let left = load::left_behind(&self.store, run, prefix);
+        let left = load::left_behind(&self.store, run, owner, prefix);
         if self.hands.has_survivors(&left.prefix, &left.stays) {
             if self.ending.insert((owner, run)) {
                 self.hands.end_left(left);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_actions::{Host, HostEvent, Job, StartError, Stop};
+use baton_actions::{Host, HostEvent, Job, StartError, Stop, Survivor};
 use baton_core::{Attempt, Epoch};
 use baton_store::DataDir;
 
@@ -20,6 +20,8 @@ pub type Stays = Box<dyn Fn(&str) -> bool + Send>;
 pub struct Left {
     /// How the names of the run's attempts begin.
     pub prefix: String,
+    /// As what the dead owner owned it.
+    pub owner: Epoch,
     /// The names of the attempts that were in flight.
     pub in_flight: BTreeSet<String>,
     /// How long they get to end after they are told to.
@@ -50,6 +52,9 @@ pub trait Hands {
 
     /// Has what a dead owner left running ended, and [`Hands::wait`] tell of something readable once it is gone.
     fn end_left(&mut self, left: Left);
+
+    /// The run whose attempts have this prefix is over, or is driven elsewhere.
+    fn release(&mut self, prefix: &str);
 }
 
 /// Attempts as real process trees.
@@ -101,12 +106,18 @@ impl Hands for Processes {
     fn end_left(&mut self, left: Left) {
         self.in_background(move || {
             // Only what was in flight when the owner died: whoever resumes the run meanwhile starts other attempts.
-            let spared = |attempt: &str| !left.in_flight.contains(attempt);
+            // What hides its attempt is known not to be of those where it is in a cgroup that the dead owner has made.
+            let of_the_dead = |one: &Survivor| one.is_nameless() && one.owner.is_some_and(|owner| owner <= left.owner);
+            let spared = |one: &Survivor| !left.in_flight.contains(&one.attempt) && !of_the_dead(one);
             let ended = baton_actions::end_survivors(&left.prefix, left.grace, &spared);
             if ended.is_ok() {
-                drop(baton_actions::wait_for_survivors(&left.prefix, &*left.stays));
+                drop(baton_actions::wait_for_survivors(&left.prefix, &|one| (left.stays)(&one.attempt)));
             }
         });
+    }
+
+    fn release(&mut self, prefix: &str) {
+        self.host.release(prefix);
     }
 }
 

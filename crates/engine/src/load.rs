@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use baton_core::operation::{self, Operation, Situation};
 use baton_core::state::Running;
-use baton_core::{Event, Graph, RunCreated, RunId, RunState, StepIndex, StepStatus, Time};
+use baton_core::{Epoch, Event, Graph, RunCreated, RunId, RunState, StepIndex, StepStatus, Time};
 use baton_lang::{Compiled, Recorded, Source};
 use baton_store::{Filter, OwnerRow, RunRow, Store};
 use serde_json::{Map, Value};
@@ -248,17 +248,17 @@ pub(crate) fn stays(state: &RunState, plan: &Compiled, prefix: String) -> Stays 
 
 /// What the dead owner of a run may have left running. Of a run that cannot be read nothing is known to be in flight,
 /// and nothing stays.
-pub(crate) fn left_behind(store: &dyn Store, run: RunId, prefix: String) -> Left {
+pub(crate) fn left_behind(store: &dyn Store, run: RunId, owner: Epoch, prefix: String) -> Left {
     let Ok(Loaded { state, plan, .. }) = load(store, run) else {
         let grace = Duration::ZERO;
-        return Left { prefix, in_flight: BTreeSet::new(), grace, stays: Box::new(|_| false) };
+        return Left { prefix, owner, in_flight: BTreeSet::new(), grace, stays: Box::new(|_| false) };
     };
     let name =
         |(step, running): (StepIndex, &Running)| format!("{prefix}{}/{}", state.graph().id(step), running.attempt);
     let in_flight = state.running().map(name).collect();
     let grace = survivor_grace(&state);
     let stays = stays(&state, &plan, prefix.clone());
-    Left { prefix, in_flight, grace, stays }
+    Left { prefix, owner, in_flight, grace, stays }
 }
 
 /// How long survivors get: what their steps would get.

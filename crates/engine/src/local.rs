@@ -32,7 +32,8 @@ impl LocalEngine {
     /// `self_exe` is this program.
     pub fn open(mut store: SqliteStore, self_exe: PathBuf) -> Result<Self, EngineError> {
         let owner = store.register(&OwnerInfo::current())?;
-        let options = HostOptions { scratch: store.directory().scratch(), catch_signals: true };
+        let scratch = store.directory().scratch();
+        let options = HostOptions { scratch, catch_signals: true, cgroup: baton_actions::own_cgroup(), owner };
         let mut host = Host::new(options).map_err(|source| EngineError::Setup { source })?;
         let wake = store.wake_fd().map(|fd| fd.try_clone_to_owned()).transpose();
         let wake = wake.map_err(|source| EngineError::Setup { source })?.map(|fd| Arc::new(File::from(fd)));
@@ -61,7 +62,7 @@ impl LocalEngine {
         let grace = load::survivor_grace(&state);
         let prefix = format!("{}/{run}/", self.store.id());
         let stays = load::stays(&state, &plan, prefix.clone());
-        let ended = baton_actions::end_survivors(&prefix, grace, &*stays)?;
+        let ended = baton_actions::end_survivors(&prefix, grace, &|one| stays(&one.attempt))?;
         let mut live = Live::new(state, Arc::new(plan), Facts::new(&created), epoch, seq);
         live.inputs.push(Input::Resume { epoch });
         self.take(run, live);

@@ -74,6 +74,8 @@ impl Hands for Successes {
     fn watch_death(&mut self, _: Epoch) {}
 
     fn end_left(&mut self, _: Left) {}
+
+    fn release(&mut self, _: &str) {}
 }
 
 fn submission() -> Submission {

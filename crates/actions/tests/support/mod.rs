@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use baton_actions::{Ended, Host, HostEvent, HostOptions, Job, StartError, Stop};
 use baton_core::graph::ExitCodes;
-use baton_core::{Attempt, ExitCause, RunId, StepIndex};
+use baton_core::{Attempt, Epoch, ExitCause, RunId, StepIndex};
 
 /// No test waits longer than this for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// As what a world's host owns its runs.
+pub const OWNER: Epoch = Epoch(3);
 
 /// A host with a folder of its own, and everything its attempts printed.
 pub struct World {
@@ -28,13 +31,19 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::in_cgroup(baton_actions::own_cgroup())
+    }
+
+    /// A world whose host makes its cgroups in this one.
+    pub fn in_cgroup(cgroup: Option<PathBuf>) -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         // A process has one host: two would claim each other's orphans. Under `cargo test` the tests take turns.
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a scratch folder");
-        let host = Host::new(HostOptions { scratch: folder.path().join("scratch"), catch_signals: false })
-            .expect("a host on this machine");
+        let options =
+            HostOptions { scratch: folder.path().join("scratch"), catch_signals: false, cgroup, owner: OWNER };
+        let host = Host::new(options).expect("a host on this machine");
         let store = format!("test-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
         let (printed, ended, others) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         Self { host, folder, store, printed, ended, others, next: 0, _turn: turn }

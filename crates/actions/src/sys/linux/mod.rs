@@ -1,5 +1,6 @@
-//! Linux: clone, pidfd, child subreaper, `/proc`.
+//! Linux: clone, pidfd, child subreaper, control groups, `/proc`.
 
+mod cgroup;
 mod raw;
 mod table;
 
@@ -11,7 +12,13 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{self, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-pub(crate) use raw::{CaughtSignals, Poll, Spawner, Start, keep_descriptors_from_children, prepare_signals};
+pub(crate) use cgroup::{
+    Cgroup, cgroup_tree, cgroups_in, kill_cgroup, members_of_cgroup, own_cgroup, remove_cgroup,
+    remove_ownerless_cgroup, wait_for_cgroups,
+};
+pub(crate) use raw::{
+    CaughtSignals, Poll, SpawnError, Spawner, Start, keep_descriptors_from_children, prepare_signals,
+};
 pub(crate) use table::{
     Children, OomCounter, ProcessInfo, environ_of, info_of, look_at, mark_of, processes, standard_streams_of,
 };

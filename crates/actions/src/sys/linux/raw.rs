@@ -1,7 +1,7 @@
 //! The only unsafe code: starting a process, signal handlers, and registering descriptors with a poller.
 #![expect(
     unsafe_code,
-    reason = "clone and sigaction have no safe face, and a poller cannot see how long a descriptor lives"
+    reason = "clone, clone3 and sigaction have no safe face, and a poller cannot see how long a descriptor lives"
 )]
 
 use std::ffi::CStr;
@@ -27,6 +27,9 @@ const CHILD_STACK_BYTES: usize = 64 * 1024;
 /// without what makes the C library's version slower: it asks for each of 64 signals, maps a new stack each time,
 /// and cannot hand out a pidfd. About 5 % more steps a second, and a start that finds no descriptor for the pidfd
 /// fails before there is a process.
+///
+/// A child that shall be in a control group is born there. To move it there afterwards costs milliseconds: the kernel
+/// waits until every processor has taken notice.
 pub(crate) struct Spawner {
     stack: Box<[MaybeUninit<u8>]>,
     /// Signals that this process ignores or catches, which a new program expects to be at their default.
@@ -43,6 +46,17 @@ pub(crate) struct Start<'a> {
     pub(crate) input: BorrowedFd<'a>,
     pub(crate) output: BorrowedFd<'a>,
     pub(crate) mark: Mark,
+    /// The control group that it is born in; `None`: ours.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Why there is no process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SpawnError {
+    /// The kernel does not let one be born.
+    Unborn(Errno),
+    /// It was born, and could not become the program.
+    NoProgram(Errno),
 }
 
 /// What the child is to do, and what went wrong.
@@ -119,7 +133,7 @@ impl Spawner {
 
     /// Starts a program as the leader of a process group, with no signal blocked and each at its default. Its standard
     /// output and error are one and the same `output`. An error: there is no process.
-    pub(crate) fn spawn(&mut self, start: Start<'_>) -> Result<(u32, OwnedFd), Errno> {
+    pub(crate) fn spawn(&mut self, start: Start<'_>) -> Result<(u32, OwnedFd), SpawnError> {
         let mut order = Order {
             program: start.program.as_ptr(),
             arguments: start.arguments.pointers().as_ptr(),
@@ -131,36 +145,123 @@ impl Spawner {
             mark: libc::rlimit { rlim_cur: start.mark.limit(), rlim_max: start.mark.limit() },
             errno: 0,
         };
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         let mut pidfd: libc::c_int = -1;
         // SAFETY: the child runs `become_program` on a stack that nothing else uses (`&mut self`), whose end is
         // aligned as the ABI wants it. VFORK: this thread stands still until the child does not need our memory any
         // more, so `order` and all it points to outlive its use. All signals are blocked meanwhile: a handler in the
         // child would run with our memory. The mask is put back on every path.
-        let (pid, clone_errno) = unsafe {
+        let born = unsafe {
             let mut all = MaybeUninit::<libc::sigset_t>::uninit();
             let mut before = MaybeUninit::<libc::sigset_t>::uninit();
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            let top = self.stack.as_mut_ptr().add(self.stack.len());
-            let top = top.sub(top.addr() % 16);
-            let pid = libc::clone(become_program, top.cast(), flags, (&raw mut order).cast(), &raw mut pidfd);
-            let clone_errno = *libc::__errno_location();
+            let bottom = self.stack.as_mut_ptr();
+            let top = bottom.add(self.stack.len());
+            let stack = bottom..top.sub(top.addr() % 16);
+            let born = match start.cgroup {
+                None => clone_here(stack, &raw mut order, &raw mut pidfd),
+                Some(cgroup) => clone_into(cgroup, stack, &raw mut order, &raw mut pidfd),
+            };
             libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
-            (pid, clone_errno)
+            born
         };
-        if pid < 0 {
-            return Err(Errno::from_raw_os_error(clone_errno));
-        }
+        let pid = born.map_err(SpawnError::Unborn)?;
         // SAFETY: the kernel has opened it for us, and nobody else knows of it.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        let pid = pid.unsigned_abs();
         if order.errno != 0 {
             super::reap_killed(pid);
-            return Err(Errno::from_raw_os_error(order.errno));
+            return Err(SpawnError::NoProgram(Errno::from_raw_os_error(order.errno)));
         }
         Ok((pid, pidfd))
     }
+}
+
+/// How a child comes to be: in our memory, while we stand still, with a pidfd.
+const BIRTH: libc::c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+
+/// The stack of a child: from its lowest byte to the end at which it begins.
+type ChildStack = std::ops::Range<*mut MaybeUninit<u8>>;
+
+/// Gives birth to a child in our own control group; its number.
+///
+/// # Safety
+/// All signals are blocked, nothing else uses `stack`, its end is aligned to 16 bytes, and `order` is as
+/// [`become_program`] wants it.
+unsafe fn clone_here(stack: ChildStack, order: *mut Order, pidfd: *mut libc::c_int) -> Result<u32, Errno> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match libc::clone(become_program, stack.end.cast(), BIRTH | libc::SIGCHLD, order.cast(), pidfd) {
+            failed if failed < 0 => Err(Errno::from_raw_os_error(*libc::__errno_location())),
+            pid => Ok(pid.unsigned_abs()),
+        }
+    }
+}
+
+/// Gives birth to a child in a control group; its number.
+///
+/// Only `clone3` can do that, and the C library has no function for it. The bare system call cannot be made from Rust:
+/// the child would come back from it on a stack without the frames that it comes back to. So the call and
+/// the first step of the child are a few instructions of our own, which the child never leaves.
+///
+/// # Safety
+/// As for [`clone_here`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone_into(
+    cgroup: BorrowedFd<'_>,
+    stack: ChildStack,
+    order: *mut Order,
+    pidfd: *mut libc::c_int,
+) -> Result<u32, Errno> {
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let arguments = libc::clone_args {
+        flags: u64::from(BIRTH.unsigned_abs()) | INTO_CGROUP,
+        pidfd: pidfd.expose_provenance() as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        stack: stack.start.expose_provenance() as u64,
+        stack_size: (stack.end.addr() - stack.start.addr()) as u64,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: u64::from(cgroup.as_raw_fd().unsigned_abs()),
+    };
+    let answer: isize;
+    // SAFETY: a system call takes all its arguments in registers, keeps all registers but three, and may write to the
+    // memory that `arguments` names, which is ours. The child begins behind the call with these same registers and an
+    // empty stack; it calls `become_program`, which never returns. What the caller promises does the rest.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r8",
+            "call {become_program}",
+            "ud2",
+            "2:",
+            become_program = sym become_program,
+            inlateout("rax") libc::SYS_clone3 as isize => answer,
+            in("rdi") &raw const arguments,
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r8") order,
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    match u32::try_from(answer) {
+        Ok(pid) => Ok(pid),
+        Err(_) => Err(Errno::from_raw_os_error(i32::try_from(-answer).unwrap_or(libc::EINVAL))),
+    }
+}
+
+/// On other processors nobody has tried it yet.
+///
+/// # Safety
+/// Does nothing.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn clone_into(_: BorrowedFd<'_>, _: ChildStack, _: *mut Order, _: *mut libc::c_int) -> Result<u32, Errno> {
+    Err(Errno::NOSYS)
 }
 
 /// Closes, in every program started from now on, what this process had open by then, but for the standard streams.
