@@ -2564,7 +2564,7 @@ fn an_output_that_cannot_be_computed_fails_the_run() {
     0s    run started
     0s    build#1 starts
     1s    build#1 succeeded
-    1s    run stops: an output could not be computed: the output `out`: no such key: `steps.x.outputs.y`; everything is told to end
+    1s    run stops: an output could not be computed: the output `out`: no such key `y`; everything is told to end
     1s    run failed
     ");
 }
@@ -2634,7 +2634,7 @@ fn outputs_are_computed_before_finally_begins() {
     0s    run started
     0s    build#1 starts
     1s    build#1 succeeded
-    1s    run stops: an output could not be computed: the output `out`: no such key: `steps.x.outputs.y`; everything is told to end
+    1s    run stops: an output could not be computed: the output `out`: no such key `y`; everything is told to end
     1s    all else failed: what stands in finally may start
     1s    mourn#1 starts
     2s    mourn#1 succeeded

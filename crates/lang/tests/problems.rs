@@ -2367,7 +2367,7 @@ fn keywords_go_with_the_type() {
 #[test]
 fn hints_lead_to_what_is_taken() {
     let plan = r#"{"plan_id": 5, "sla": true, "timeout_sec": true, "globals": 5, "steps": [
-  {"id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
+  {"id": 5, "command": true, "retry_backoff": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
 ], "finally": 5}"#;
     insta::assert_snapshot!(report(plan), @r#"
     error[wrong_type]: `plan_id` takes a name, and this is the number 5
@@ -2398,44 +2398,44 @@ fn hints_lead_to_what_is_taken() {
     error[wrong_type]: `id` takes a name, and this is the number 5
      --> plan.json:2:10
       |
-    2 |   {"id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "t …
+    2 |   {"id": 5, "command": true, "retry_backoff": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, …
       |          ^
 
     error[wrong_type]: `command` takes text, and this is the boolean true
      --> plan.json:2:24
       |
-    2 |   {"id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "t …
+    2 |   {"id": 5, "command": true, "retry_backoff": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, …
       |                        ^^^^
       = help: in quotes it is text: "true"
 
-    error[wrong_type]: `on_failure` takes one of abort, skip_dependents, continue, fallback_step, and this is the number 1
-     --> plan.json:2:44
+    error[wrong_type]: `retry_backoff` takes one of fixed, exponential, and this is the number 1
+     --> plan.json:2:47
       |
-    2 | … "id": 5, "command": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "time …
+    2 | … ": 5, "command": true, "retry_backoff": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "time …
       |                                           ^
 
     error[wrong_type]: `condition` takes an expression, and this is the number 2
-     --> plan.json:2:60
+     --> plan.json:2:63
       |
-    2 | … d": true, "on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
+    2 | …  true, "retry_backoff": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
       |                                           ^
 
     error[wrong_type]: `name` takes text, and this is the number 3
-     --> plan.json:2:71
+     --> plan.json:2:74
       |
-    2 | … on_failure": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
+    2 | … ry_backoff": 1, "condition": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
       |                                           ^
       = help: in quotes it is text: "3"
 
     error[out_of_range]: `retry_delay_sec` takes a number of seconds from 0, and this is 1e99
-     --> plan.json:2:93
+     --> plan.json:2:96
       |
     2 | … tion": 2, "name": 3, "retry_delay_sec": 1e99, "timeout_sec": 0}
       |                                           ^^^^
       = help: the longest is ten years, which are 315360000 seconds
 
     error[out_of_range]: `timeout_sec` takes a number of seconds above 0, and this is 0
-     --> plan.json:2:114
+     --> plan.json:2:117
       |
     2 | … "retry_delay_sec": 1e99, "timeout_sec": 0}
       |                                           ^
