@@ -171,8 +171,8 @@ pub struct Group<'a> {
 pub struct Append<'a> {
     /// The log.
     pub log: Log,
-    /// The owner's epoch for this run; for the shared log that for the runs whose locks the events are about. To release
-    /// the locks of a run that is gone any epoch will do.
+    /// The owner's epoch for this run; for the shared log that for the runs whose locks the events are about. To
+    /// release the locks of a run that is gone any epoch will do.
     pub epoch: Epoch,
     /// The number of the log's last event as the writer knows it; `None`: whatever it is.
     pub expected_seq: Option<u64>,

@@ -247,8 +247,8 @@ impl SqliteStore {
         }
     }
 
-    /// Does what others have left to be done. What cannot be done now is no reason not to start, and is left to the next
-    /// process; that nothing can be written any more is.
+    /// Does what others have left to be done. What cannot be done now is no reason not to start, and is left to the
+    /// next process; that nothing can be written any more is.
     fn keep_house(&mut self) -> Result<()> {
         let failed = self.failed();
         let wait: u32 = self.connection.pragma_query_value(None, "busy_timeout", |row| row.get(0)).map_err(&failed)?;
