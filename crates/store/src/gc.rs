@@ -53,8 +53,8 @@ pub struct GcReport {
     pub runs: Vec<RunId>,
     /// How many artefacts.
     pub artifacts: u64,
-    /// How many bytes less the database and the files have; in a dry run this is an estimate. The database's
-    /// write-ahead log is not counted, because it grows again with the next run.
+    /// How many bytes less the database and the files have; in a dry run this is an estimate. The write-ahead log is
+    /// not counted, because it grows again with the next run.
     pub bytes_freed: u64,
 }
 
