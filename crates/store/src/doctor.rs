@@ -78,8 +78,8 @@ pub struct Bytes {
 /// What was found in a log that is whole.
 struct VerifiedLog {
     events: u64,
-    /// Up to here its events refer to the run's output.
-    output_end: u64,
+    /// What its events refer to of the run's output.
+    output: output::Stretches,
 }
 
 /// What of a payload says where output stands.
@@ -90,6 +90,7 @@ struct AnyPayload {
 
 #[derive(Deserialize)]
 struct Stretch {
+    start: u64,
     end: u64,
 }
 
@@ -173,7 +174,7 @@ impl SqliteStore {
                     if log != Log::Shared {
                         events += verified.events;
                     }
-                    damaged_outputs.extend(self.examine_output(log, verified.output_end));
+                    damaged_outputs.extend(self.examine_output(log, &verified.output));
                 }
                 Err(error) => damaged_logs.push(DamagedLog { log, problem: error.to_string() }),
             }
@@ -212,7 +213,7 @@ impl SqliteStore {
 
     /// Verifies the chain of one log and that every event can be read.
     fn verify_log(&self, log: Log) -> Result<VerifiedLog> {
-        let mut output_end = 0;
+        let mut output = output::Stretches::default();
         let events = self.walk(log, &mut |_, stored| match log {
             Log::Shared => crate::stored::decode_lock(stored).map(drop),
             // A step's name is checked against the plan by whoever replays the run.
@@ -221,19 +222,21 @@ impl SqliteStore {
                 _ => {
                     let payload: AnyPayload = serde_json::from_slice(stored.payload)
                         .map_err(|error| format!("its payload cannot be read: {error}"))?;
-                    output_end = output_end.max(payload.output_segment.map_or(0, |stretch| stretch.end));
+                    if let Some(Stretch { start, end }) = payload.output_segment {
+                        output.add(start, end);
+                    }
                     Ok(())
                 }
             },
         })?;
-        Ok(VerifiedLog { events, output_end })
+        Ok(VerifiedLog { events, output })
     }
 
-    /// Reads the output of a run as far as its events refer to it.
-    fn examine_output(&self, log: Log, end: u64) -> Option<DamagedFile> {
+    /// Reads what events refer to of a run's output.
+    fn examine_output(&self, log: Log, stretches: &output::Stretches) -> Option<DamagedFile> {
         let Log::Run(run) = log else { return None };
         let path = self.directory().output(run);
-        let problem = output::verify(&path, end).unwrap_or_else(|error| Some(error.to_string()))?;
+        let problem = output::verify(&path, stretches).unwrap_or_else(|error| Some(error.to_string()))?;
         Some(DamagedFile { path, runs: vec![run], problem })
     }
 

@@ -461,25 +461,41 @@ fn good_end(file: &File, path: &Path, length: u64) -> Result<u64> {
     Ok(if crc32fast::hash(&bytes) == header.check { end } else { start })
 }
 
-/// Reads a segment up to `end`, as far as events refer to it, and says what is wrong with it. What comes after may be
-/// unfinished.
-pub(crate) fn verify(path: &Path, end: u64) -> Result<Option<String>> {
-    let Some(mut reader) = SegmentReader::open(path, 0)? else {
-        return Ok((end > 0).then(|| format!("it is missing, and events refer to {end} bytes of it")));
-    };
+/// The stretches of a segment that events refer to, joined where they touch.
+#[derive(Default)]
+pub(crate) struct Stretches(BTreeMap<u64, u64>);
+
+impl Stretches {
+    /// Adds one.
+    pub(crate) fn add(&mut self, mut start: u64, mut end: u64) {
+        while let Some((&from, &to)) = self.0.range(..=end).next_back().filter(|(_, to)| **to >= start) {
+            self.0.remove(&from);
+            (start, end) = (start.min(from), end.max(to));
+        }
+        self.0.insert(start, end);
+    }
+}
+
+/// Reads of a segment what events refer to, and says what is wrong with it. What stands between was never
+/// acknowledged: a power failure may have left anything there.
+pub(crate) fn verify(path: &Path, stretches: &Stretches) -> Result<Option<String>> {
     let (mut places, mut lost, mut first) = (0u64, 0u64, None);
-    while reader.position < end {
-        let at = reader.position;
-        let bytes = match reader.next(|_, _| true)?.map(|chunk| chunk.piece) {
-            Some(Piece::Bytes(_) | Piece::Cut { .. }) => continue,
-            Some(Piece::Damaged { bytes }) => bytes,
-            None => end - at,
+    for (&start, &end) in &stretches.0 {
+        let Some(mut reader) = SegmentReader::open(path, start)? else {
+            return Ok(Some(format!("it is missing, and events refer to {} bytes of it", end - start)));
         };
-        places += 1;
-        lost += bytes;
-        first.get_or_insert(at);
-        if reader.position == at {
-            break;
+        while reader.position < end {
+            let at = reader.position;
+            lost += match reader.next(|_, _| true)?.map(|chunk| chunk.piece) {
+                Some(Piece::Bytes(_) | Piece::Cut { .. }) => continue,
+                Some(Piece::Damaged { bytes }) => bytes.min(end - at),
+                None => {
+                    reader.position = end;
+                    end - at
+                }
+            };
+            places += 1;
+            first.get_or_insert(at);
         }
     }
     let place = if places == 1 { "place" } else { "places" };
@@ -519,6 +535,32 @@ mod tests {
 
     const A: StepIndex = StepIndex(0);
     const B: StepIndex = StepIndex(1);
+
+    #[test]
+    fn only_what_events_refer_to_can_be_damaged() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("output");
+        let mut ends = Vec::new();
+        let mut write = |bytes: &[u8]| {
+            let mut writer = OutputWriter::open(&path, OutputLimits::DEFAULT).expect("the segment opens");
+            writer.append(A, 1, Time(1), bytes).expect("it takes bytes");
+            writer.flush().expect("they are written");
+            ends.push(std::fs::metadata(&path).expect("there is a file").len());
+        };
+        write(&[b'a'; 100]);
+        // A power failure leaves some of what was never synced.
+        write(&[b'b'; 100]);
+        write(&[b'c'; 100]);
+        let file = OpenOptions::new().write(true).open(&path).expect("the file opens");
+        file.write_all_at(&[0; 20], ends[0] + 5).expect("it takes bytes");
+        let mut stretches = Stretches::default();
+        stretches.add(ends[1], ends[2]);
+        stretches.add(0, ends[0]);
+        assert_eq!(verify(&path, &stretches).expect("it can be read"), None);
+        stretches.add(10, ends[1]);
+        let problem = verify(&path, &stretches).expect("it can be read").expect("something is wrong");
+        assert_eq!(problem, format!("136 bytes of it cannot be read, in 1 place, the first at byte {}", ends[0]));
+    }
 
     fn small() -> OutputLimits {
         OutputLimits { head_bytes: 10, tail_bytes: 4, run_bytes: 1 << 20 }
