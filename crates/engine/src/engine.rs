@@ -841,7 +841,15 @@ impl<S: Store, H: Hands> Engine<S, H> {
     /// Looks after a run driven elsewhere that stands in the way: frees its locks once its owner and its children
     /// are gone, and until then has somebody watch the owner.
     fn tend_holder(&mut self, run: RunId, now: Time, observer: &mut dyn Observer) -> Result<(), EngineError> {
-        let row = self.store.run(run)?;
+        let row = match self.store.run(run) {
+            // It was removed just now, and what it held with it: that is looked at anew.
+            Err(StoreError::NoSuchRun { .. }) => {
+                self.follow_locks()?;
+                self.dirty.extend(self.runs.keys());
+                return Ok(());
+            }
+            row => row?,
+        };
         let Some(owner) = row.owner else { return Ok(()) };
         if owner == self.owner {
             return Ok(());
@@ -910,7 +918,13 @@ impl<S: Store, H: Hands> Engine<S, H> {
         for run in runs {
             if self.runs.contains_key(&run) {
                 self.dirty.insert(run);
-            } else if let Some(owner) = self.store.run(run)?.owner {
+                continue;
+            }
+            let owner = match self.store.run(run) {
+                Err(StoreError::NoSuchRun { .. }) => None,
+                row => row?.owner,
+            };
+            if let Some(owner) = owner {
                 self.store.wake(owner)?;
             }
         }
